@@ -1,0 +1,41 @@
+"""Overspill: a hybrid memory/disk queue.
+
+Items live in memory while there is room, spill to disk when there is not, come back in order, and are still there after a crash.
+
+    >>> from overspill import HybridQueue
+    >>> with HybridQueue("jobs", "/var/lib/app/queues") as q:   # doctest: +SKIP
+    ...     q.enqueue(b"one")
+    ...     q.dequeue()
+    b'one'
+"""
+from ._runtime.delivery import Delivery
+from .errors import (
+    CorruptedData,
+    InvalidOption,
+    ItemRejected,
+    ItemTooLarge,
+    LeaseExpired,
+    NotSerializable,
+    QueueBroken,
+    QueueClosed,
+    QueueEmpty,
+    QueueError,
+    QueueFull,
+    QueueLocked,
+    RateLimited,
+    UnknownFormat,
+    UnsafeFolder,
+)
+from .hybrid import HybridQueue
+from .item import Priority
+from .options import Durability, GiB, KiB, MiB, OverflowStrategy, RateLimit, WhenFull
+from .serializers import Serializer
+from .stats import QueueStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
+    "NotSerializable", "OverflowStrategy", "Priority", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "QueueStats", "RateLimit",
+    "RateLimited", "Serializer", "UnknownFormat", "UnsafeFolder", "WhenFull",
+]

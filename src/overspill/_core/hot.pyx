@@ -1,0 +1,1265 @@
+"""The verbs that run once per item: enqueue, dequeue, and the batches.
+
+`HotQueue` holds what these verbs touch and nothing else. Each verb first tries the *hot* way, which runs no Python code and is therefore atomic under the
+interpreter lock, takes no lock and makes no system call; if anything is unusual it has changed nothing yet and calls the `_…_slow` method of
+the runtime, which decides. So every rule lives once: here if it runs per item, above if it is policy.
+
+The runtime switches the hot ways off (`hot_in`, `hot_out`) while it holds the tail or the head of the queue over a call that drops the interpreter lock.
+
+I3: `waiting` counts the items in line, `resident` and `resident_bytes` those whose payload is in memory; they change where an entry enters or leaves, nowhere else.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
+
+from .lane cimport BIG_PAYLOAD, BLOCK_ENTRIES, Block, Entry, Lane, Run, entry_place
+from .record cimport (
+    FLAG_COPIED, FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, record_size, seal_header,
+)
+from .segmap cimport SegmentMap
+
+cdef extern from "Python.h":
+    bint PyUnicode_CheckExact(object o)
+    const char *PyUnicode_AsUTF8AndSize(object o, Py_ssize_t *size) except NULL
+    bint PyLong_CheckExact(object o)
+    bint PyLong_Check(object o)
+    bint PyBool_Check(object o)
+    long PyLong_AsLong(object o) except? -1
+    bint PyTuple_CheckExact(object o)
+    bint PyList_CheckExact(object o)
+    PyObject *PySequence_Fast_GET_ITEM(object o, Py_ssize_t i)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object o)
+    void Py_XINCREF(PyObject *o)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *t)
+    enum: CLOCK_REALTIME
+    enum: CLOCK_REALTIME_COARSE
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long) nogil
+    int __builtin_ctzll(unsigned long long) nogil
+
+cdef enum:
+    NORMAL = 128
+    SMALL_PAYLOAD = 32768  # above it a payload is written to the file by pwrite, without the interpreter lock
+cdef int64_t NO_LIMIT = 0x7fffffffffffffff
+
+
+cdef class Parcel:
+    """An item on its way in: what stays in memory, and what is written."""
+    cdef public object item          # what the memory tier keeps: the item itself (direct) or its encoding
+    cdef public bint direct
+    cdef public uint8_t kind
+    cdef public uint8_t codec
+    cdef public bytes payload        # as stored: encoded, compressed where it pays
+    cdef public uint32_t nbytes      # encoded, before compression: what the item counts in memory
+    cdef public int64_t expiry_ns
+    cdef public uint8_t priority
+    cdef public uint8_t attempts
+    cdef public uint64_t sequence    # 0: a new one is given
+    cdef public bytes id             # None: a new one is given
+    cdef public int64_t enqueued_ns  # 0: now
+    cdef public uint8_t flags
+
+    def __init__(self, item, bint direct, uint8_t kind, uint8_t codec, bytes payload not None, uint32_t nbytes, uint8_t priority, int64_t expiry_ns=0):
+        self.item, self.direct, self.kind, self.codec = item, direct, kind, codec
+        self.payload, self.nbytes, self.priority, self.expiry_ns = payload, nbytes, priority, expiry_ns
+
+
+cdef class Claim:
+    """An item taken out of line and not yet settled. It must be settled or given back, or the queue's accounts are off by one."""
+    cdef Entry e
+    cdef readonly SegmentMap map     # None: not in the log
+
+    def __dealloc__(self):
+        Py_XDECREF(self.e.item)
+
+    @property
+    def stored(self):
+        """The item (if `direct`) or its payload as stored; None when only the disk has it."""
+        return <object>self.e.item if self.e.item != NULL else None
+
+    @property
+    def has_payload(self):
+        return self.e.item != NULL
+
+    def fill_in(self, bytes payload not None):
+        """A copy of a stub: its payload has been read from the log."""
+        if self.e.item != NULL:
+            raise AssertionError("the claim has its payload")
+        Py_INCREF(payload)
+        self.e.item = <PyObject *>payload
+        self.e.packed = 1
+        self.e.direct = self.e.kind == KIND_RAW and self.e.codec == 0
+
+    @property
+    def direct(self): return bool(self.e.direct)
+    @property
+    def kind(self): return self.e.kind
+    @property
+    def codec(self): return self.e.codec if self.e.packed else 0
+    @property
+    def nbytes(self): return self.e.nbytes
+    @property
+    def sequence(self): return self.e.sequence
+    @property
+    def place(self): return entry_place(&self.e)
+    @property
+    def id(self): return PyBytes_FromStringAndSize(<char *>self.e.id, 16)
+    @property
+    def priority(self): return self.e.priority
+    @property
+    def enqueued_ns(self): return self.e.enqueued_ns
+    @property
+    def expiry_ns(self): return self.e.expiry_ns
+    @property
+    def offset(self): return <uint64_t>self.e.offset8 * 8
+    @property
+    def flags(self): return self.e.flags
+    @property
+    def attempts(self): return self.e.attempts
+    @attempts.setter
+    def attempts(self, value): self.e.attempts = value
+
+
+cdef class HotQueue:
+    """What the hot verbs touch. The runtime's class derives from it and supplies what is called here and not defined here:
+    `_…_slow`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_poke`, `_expire`, `_set_aside_stub`."""
+    cdef list lanes
+    cdef PyObject *lane_at[256]
+    cdef uint64_t nonempty[4]
+    cdef readonly int64_t waiting
+    cdef readonly int64_t resident
+    cdef readonly int64_t resident_bytes
+    cdef public int64_t soft_items, soft_bytes        # crossing these asks for attention: a pressure threshold or the budget
+    cdef public int64_t budget_items, budget_bytes    # spilling begins above these
+    cdef public bint hot_in, hot_out
+    cdef public bint logs                             # every operation is in the log before it returns
+    cdef public bint spills_oldest                    # the strategy is one that runs here
+    cdef public bint takes_bytes, takes_str           # the serializer leaves these as they are
+    cdef public SegmentMap tail_map
+    cdef public uint64_t next_sequence
+    cdef public uint64_t id_base
+    cdef public int64_t frozen_ns                     # tests: the time; 0 = the clock's
+    cdef public int64_t ttl_ns                        # default time to live; 0 = for ever
+    cdef public int64_t max_item_size
+    cdef public uint64_t poke_at                      # tail offset at which the pump should have more pages backed
+    cdef public int64_t takers, makers                # who waits for an item, who for room
+    cdef public int64_t low_items, low_bytes          # falling to these asks for attention, too: pressure has eased; -1 = never
+    cdef readonly set out                             # sequence numbers of items out of line and not yet settled
+    cdef public uint64_t n_enqueued, n_dequeued, n_expired, n_spilled
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        self.lanes = [None] * 256
+        self.next_sequence = 1
+        self.soft_items = self.soft_bytes = self.budget_items = self.budget_bytes = NO_LIMIT
+        self.poke_at = <uint64_t>-1
+        self.low_items = self.low_bytes = -1
+        self.out = set()
+
+    # --- the public verbs
+
+    def enqueue(self, item, *, priority=NORMAL, ttl=None, delay=None, durability=None, timeout=None):
+        """Put `item` at the end of its priority's line; returns when the durability's promise holds.
+
+        `priority` is an int from 0 to 255, higher first. `ttl` and `delay` are seconds or a `timedelta`. `durability` may raise the
+        queue's own for this call. `timeout` is how long to wait for room (or for the rate limit); None leaves it to `when_full`.
+
+        Raises `QueueFull`, `QueueClosed`, `QueueBroken`, `RateLimited`, `ItemTooLarge`, `NotSerializable`; then the item is not in the queue.
+        """
+        cdef long level = NORMAL
+        if self.hot_in and ttl is None and delay is None and durability is None:
+            if not PyLong_CheckExact(priority):
+                if not PyLong_Check(priority) or PyBool_Check(priority):
+                    level = -1
+                else:
+                    level = PyLong_AsLong(priority)
+            else:
+                level = PyLong_AsLong(priority)
+            if 0 <= level <= 255 and self.put_hot(item, <uint8_t>level):
+                return
+        self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
+
+    def dequeue(self, timeout=None):
+        """Take the first item: highest priority, then first in line. It is settled: it will not come back.
+
+        Waits up to `timeout` seconds for one (None: for ever), then raises `QueueEmpty`. Raises `QueueClosed` when the queue is closed and nothing is left.
+        """
+        cdef Entry e
+        if self.hot_out and self.take_hot(&e, True):
+            self.settle_entry(&e)
+            self.n_dequeued += 1
+            if self.makers:
+                self._room_made()
+            if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+                self._eased()
+            item = <object>e.item
+            Py_DECREF(item)
+            return item
+        return self._dequeue_slow(timeout)
+
+    def try_dequeue(self):
+        """As `dequeue`, but never waits: raises `QueueEmpty` at once."""
+        cdef Entry e
+        if self.hot_out and self.take_hot(&e, True):
+            self.settle_entry(&e)
+            self.n_dequeued += 1
+            if self.makers:
+                self._room_made()
+            if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+                self._eased()
+            item = <object>e.item
+            Py_DECREF(item)
+            return item
+        return self._dequeue_slow(0)
+
+    def enqueue_batch(self, items, *, priority=NORMAL, ttl=None, delay=None, durability=None, timeout=None):
+        """Put all of `items`, in order, or none of them: also across a crash. One sync covers the batch.
+
+        Arguments and errors are those of `enqueue`.
+        """
+        cdef long level = -1
+        if self.hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
+            if PyLong_Check(priority) and not PyBool_Check(priority):
+                level = PyLong_AsLong(priority)
+            if 0 <= level <= 255 and self.put_batch_hot(items, <uint8_t>level):
+                return
+        self._enqueue_batch_slow(items, priority, ttl, delay, durability, timeout)
+
+    def dequeue_batch(self, max_items=None, *, timeout=0):
+        """Take up to `max_items` items (default: the queue's `default_batch_size`) in order, as a list; `[]` when there is none.
+
+        Waits up to `timeout` seconds (None: for ever) for the first one, then takes what is there.
+        """
+        cdef Entry e
+        cdef Py_ssize_t n
+        cdef list out
+        if not self.hot_out or not PyLong_CheckExact(max_items):
+            return self._dequeue_batch_slow([], max_items, timeout)
+        n = PyLong_AsLong(max_items)
+        if n <= 0:
+            return self._dequeue_batch_slow([], max_items, timeout)
+        out = []
+        while n and self.hot_out and self.take_hot(&e, True):
+            self.settle_entry(&e)
+            self.n_dequeued += 1
+            n -= 1
+            PyList_Append(out, <object>e.item)
+            Py_DECREF(<object>e.item)
+        if self.makers:
+            self._room_made()
+        if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+            self._eased()
+        if n == 0 or (self.waiting == 0 and out):
+            return out
+        return self._dequeue_batch_slow(out, n, timeout)
+
+    def __len__(self):
+        return self.waiting
+
+    def __bool__(self):
+        return True
+
+    @property
+    def size(self):
+        """Items waiting, in memory and on disk; leased ones are not counted."""
+        return self.waiting
+
+    @property
+    def disk_size(self):
+        """Items that are only on disk."""
+        return self.waiting - self.resident
+
+    # --- time
+
+    cdef inline int64_t now(self) noexcept:
+        """Wall-clock nanoseconds, at the resolution of the kernel's tick (some ms): reading the exact clock would cost a fifth of an enqueue."""
+        cdef timespec t
+        if self.frozen_ns:
+            return self.frozen_ns
+        clock_gettime(CLOCK_REALTIME_COARSE, &t)
+        return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+    cdef inline int64_t exact_now(self) noexcept:
+        cdef timespec t
+        if self.frozen_ns:
+            return self.frozen_ns
+        clock_gettime(CLOCK_REALTIME, &t)
+        return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+    def now_ns(self):
+        """Wall-clock time in nanoseconds, as expiry is judged by."""
+        return self.exact_now()
+
+    # --- putting
+
+    cdef Lane lane(self, uint8_t priority):
+        cdef Lane lane
+        if self.lane_at[priority] == NULL:
+            lane = Lane(priority)
+            self.lanes[priority] = lane
+            self.lane_at[priority] = <PyObject *>lane
+        return <Lane>self.lane_at[priority]
+
+    cdef int put_hot(self, object item, uint8_t priority) except -1:
+        """1: done. 0: nothing has changed and the slow way must decide."""
+        cdef const char *p
+        cdef Py_ssize_t n
+        cdef uint8_t kind
+        cdef SegmentMap map
+        cdef Lane lane
+        if PyBytes_CheckExact(item) and self.takes_bytes:
+            p, n, kind = PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), KIND_RAW
+        elif PyUnicode_CheckExact(item) and self.takes_str:
+            try:
+                p = PyUnicode_AsUTF8AndSize(item, &n)
+            except UnicodeEncodeError:
+                return 0
+            kind = KIND_STR
+        else:
+            return 0
+        if n > SMALL_PAYLOAD or n > self.max_item_size or self.lane_at[priority] == NULL:
+            return 0
+        lane = <Lane>self.lane_at[priority]
+        if self.logs:
+            map = self.tail_map
+            if map is None or not map.has_room(record_size(n), priority):
+                return 0
+            self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority, 0, NULL)
+            if not map.dirty:
+                self._dirtied(map)
+            if map.tail >= self.poke_at:
+                self._poke()
+        else:
+            if self.resident >= self.budget_items or self.resident_bytes + n > self.budget_bytes:
+                return 0
+            self.put_unlogged(lane, item, <uint32_t>n, kind, priority)
+        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+            self.over()
+        if self.takers:
+            self._wake_taker()
+        return 1
+
+    cdef inline void fill(self, Entry *e, object item, uint32_t n, uint8_t kind, uint8_t priority) noexcept:
+        """A new direct item, numbered and dated."""
+        cdef int64_t now = self.now()
+        e.item = <PyObject *>item
+        Py_INCREF(item)
+        e.sequence = self.next_sequence
+        self.next_sequence += 1
+        e.enqueued_ns = now
+        e.expiry_ns = now + self.ttl_ns if self.ttl_ns else 0
+        put_id(e.id, now, self.id_base + e.sequence)
+        e.nbytes, e.priority, e.kind = n, priority, kind
+        e.flags = e.codec = e.packed = e.attempts = e.gone = 0
+        e.direct = e.resident = 1
+
+    cdef inline void joined(self, Lane lane, uint32_t n) noexcept:
+        self.waiting += 1
+        self.resident += 1
+        self.resident_bytes += n
+        self.n_enqueued += 1
+        self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+
+    cdef inline int put_logged(self, SegmentMap map, Lane lane, object item, const char *p, uint32_t n, uint8_t kind, uint8_t priority,
+                               uint32_t batch_left, RecordHeader *unpublished) except -1:
+        cdef Entry *e = lane.push()
+        cdef RecordHeader h
+        self.fill(e, item, n, kind, priority)
+        h.length = h.raw_length = n
+        h.sequence, h.enqueued_ns, h.expiry_ns = e.sequence, e.enqueued_ns, e.expiry_ns
+        memcpy(h.id, e.id, 16)
+        h.batch_left = batch_left
+        h.priority, h.kind = priority, kind
+        h.flags = h.codec = h.attempts = h.extension = 0
+        h.reserved = 0
+        e.offset8 = <uint32_t>(map.append(&h, <const uint8_t *>p, unpublished == NULL) >> 3)
+        if unpublished != NULL:
+            unpublished[0] = h
+        e.segment = <PyObject *>map
+        lane.ordinal += 1
+        e.ordinal = lane.ordinal
+        self.joined(lane, n)
+        return 0
+
+    cdef inline int put_unlogged(self, Lane lane, object item, uint32_t n, uint8_t kind, uint8_t priority) except -1:
+        cdef Entry *e = lane.push()
+        self.fill(e, item, n, kind, priority)
+        e.segment = NULL
+        e.offset8 = 0
+        e.ordinal = 0
+        self.joined(lane, n)
+        return 0
+
+    cdef int put_batch_hot(self, object items, uint8_t priority) except -1:
+        cdef Py_ssize_t i, n, count = PySequence_Fast_GET_SIZE(items)
+        cdef const char *p
+        cdef object item
+        cdef uint64_t total = 0, at
+        cdef int64_t total_bytes = 0
+        cdef SegmentMap map = self.tail_map
+        cdef Lane lane
+        cdef RecordHeader first
+        if count == 0 or self.lane_at[priority] == NULL:
+            return 0
+        for i in range(count):
+            item = <object>PySequence_Fast_GET_ITEM(items, i)
+            if PyBytes_CheckExact(item) and self.takes_bytes:
+                n = PyBytes_GET_SIZE(item)
+            elif PyUnicode_CheckExact(item) and self.takes_str:
+                try:
+                    p = PyUnicode_AsUTF8AndSize(item, &n)
+                except UnicodeEncodeError:
+                    return 0
+            else:
+                return 0
+            if n > SMALL_PAYLOAD or n > self.max_item_size:
+                return 0
+            total += record_size(n)
+            total_bytes += n
+        lane = <Lane>self.lane_at[priority]
+        if self.logs:
+            if map is None or not map.has_room(total + 4 * count, priority):
+                return 0
+            at = map.tail
+            for i in range(count):
+                item = <object>PySequence_Fast_GET_ITEM(items, i)
+                if PyBytes_CheckExact(item):
+                    self.put_logged(map, lane, item, PyBytes_AS_STRING(item), <uint32_t>PyBytes_GET_SIZE(item), KIND_RAW, priority,
+                                    <uint32_t>(count - 1 - i), &first if i == 0 else NULL)
+                else:
+                    p = PyUnicode_AsUTF8AndSize(item, &n)
+                    self.put_logged(map, lane, item, p, <uint32_t>n, KIND_STR, priority, <uint32_t>(count - 1 - i), &first if i == 0 else NULL)
+            map.publish(at, &first)
+            if not map.dirty:
+                self._dirtied(map)
+            if map.tail >= self.poke_at:
+                self._poke()
+        else:
+            if self.resident + count > self.budget_items or self.resident_bytes + total_bytes > self.budget_bytes:
+                return 0
+            for i in range(count):
+                item = <object>PySequence_Fast_GET_ITEM(items, i)
+                if PyBytes_CheckExact(item):
+                    self.put_unlogged(lane, item, <uint32_t>PyBytes_GET_SIZE(item), KIND_RAW, priority)
+                else:
+                    p = PyUnicode_AsUTF8AndSize(item, &n)
+                    self.put_unlogged(lane, item, <uint32_t>n, KIND_STR, priority)
+        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+            self.over()
+        if self.takers:
+            self._wake_taker()
+        return 1
+
+    # --- spilling
+
+    cdef int over(self) except -1:
+        if self.spills_oldest and self.soft_items >= self.budget_items and self.soft_bytes >= self.budget_bytes:
+            while self.resident > self.budget_items or self.resident_bytes > self.budget_bytes:
+                if not self.spill_one():
+                    self._relieve()
+                    return 0
+        else:
+            self._relieve()
+        return 0
+
+    cdef int oldest_lane(self) except -2:
+        """The priority whose ring begins with the oldest item of all rings; -1 if all are empty."""
+        cdef int priority, best = -1
+        cdef uint64_t bits, least = 0
+        cdef Lane lane
+        cdef int w
+        for w in range(4):
+            bits = self.nonempty[w]
+            while bits:
+                priority = 64 * w + __builtin_ctzll(bits)
+                bits &= bits - 1
+                lane = <Lane>self.lane_at[priority]
+                while lane.ring_n and lane.first().gone:
+                    lane.pop()
+                if lane.ring_n and (best < 0 or lane.first().sequence < least):
+                    best, least = priority, lane.first().sequence
+        return best
+
+    cdef bint spill_one(self) except -1:
+        """Fold the oldest item of the rings; False if that cannot be done here (none, or it is not in the log yet)."""
+        cdef int priority = self.oldest_lane()
+        if priority < 0:
+            return False
+        return self.fold_first(<Lane>self.lane_at[priority])
+
+    cdef bint fold_first(self, Lane lane) except -1:
+        cdef Entry *e = lane.first()
+        cdef PyObject *item
+        if e.segment == NULL:
+            return False
+        item = e.item
+        e.item = NULL
+        if e.resident:
+            self.resident -= 1
+            self.resident_bytes -= e.nbytes
+            self.n_spilled += 1
+            e.resident = 0
+        lane.fold()
+        Py_XDECREF(item)
+        return True
+
+    # --- taking
+
+    cdef inline int top(self) noexcept:
+        """The highest priority that may hold an item, -1 if none does."""
+        cdef int w
+        for w in range(3, -1, -1):
+            if self.nonempty[w]:
+                return 64 * w + 63 - __builtin_clzll(self.nonempty[w])
+        return -1
+
+    cdef inline void left(self, Lane lane) noexcept:
+        """After an item left a lane: is there anything more in it?"""
+        if lane.ring_n == 0 and lane.heap_n == 0 and len(lane.runs) == 0:
+            self.nonempty[lane.priority >> 6] &= ~(<uint64_t>1 << (lane.priority & 63))
+
+    cdef int take_hot(self, Entry *out, bint direct_only) except -1:
+        """1: `out` is the first item, out of line and unsettled. 0: nothing has changed; empty, or the slow way must decide."""
+        cdef int priority = self.top()
+        cdef Lane lane
+        cdef Entry *e
+        cdef Run run
+        if priority < 0:
+            return 0
+        lane = <Lane>self.lane_at[priority]
+        if lane.heap_n:
+            return 0
+        if len(lane.runs):
+            if lane.merge:
+                return 0
+            run = <Run>lane.runs[0]
+            if not run.load_now():
+                return 0
+            if run.header.length > BIG_PAYLOAD or (run.header.expiry_ns and run.header.expiry_ns <= self.exact_now()):
+                return 0
+            if direct_only and (run.header.codec or run.header.kind > KIND_STR or run.header.extension):
+                return 0
+            if not run.take(out):
+                return 0
+            if run.done:
+                del lane.runs[0]
+                if lane.recovered:
+                    lane.recovered -= 1
+            self.waiting -= 1
+            self.left(lane)
+            return 1
+        if lane.ring_n == 0:
+            return 0
+        e = lane.first()
+        if e.gone or e.item == NULL or (direct_only and not e.direct) or (e.expiry_ns and e.expiry_ns <= self.exact_now()):
+            return 0
+        out[0] = e[0]
+        lane.pop()
+        self.waiting -= 1
+        self.resident -= 1
+        self.resident_bytes -= out.nbytes
+        if lane.ring_n == 0:
+            self.left(lane)
+        return 1
+
+    cdef int settle_entry(self, Entry *e) except -1:
+        """Mark the record of an item that has left: done."""
+        cdef SegmentMap map
+        if e.segment == NULL:
+            return 0
+        map = <SegmentMap>e.segment
+        if map.head == NULL:
+            if map.retired:
+                self.follow(e)
+                map = <SegmentMap>e.segment
+            if map.head == NULL:
+                map.owner.attach()
+        map.mark(<uint64_t>e.offset8 * 8)
+        if not map.dirty:
+            self._dirtied(map)
+        if map.live == 0 and map is not self.tail_map:
+            self._emptied(map)
+        return 0
+
+    cdef int follow(self, Entry *e) except -1:
+        """Compaction has moved the record: find where it is now."""
+        cdef SegmentMap map
+        while (<SegmentMap>e.segment).retired:
+            map, offset = (<SegmentMap>e.segment).owner.moved_to(<uint64_t>e.offset8 * 8)
+            e.segment = <PyObject *>map
+            e.offset8 = <uint32_t>(<uint64_t>offset >> 3)
+        return 0
+
+    cdef int take(self, Entry *out) except -1:
+        """As `take_hot`, but does whatever is needed: reads the disk, skips what has expired. The caller holds the head of the queue."""
+        cdef int priority
+        while True:
+            priority = self.top()
+            if priority < 0:
+                return 0
+            if self.take_from(<Lane>self.lane_at[priority], out):
+                return 1
+
+    cdef int take_from(self, Lane lane, Entry *out) except -1:
+        """The first item of one lane; 0 if it has none (any more)."""
+        cdef Run run
+        while True:
+            if lane.heap_n:
+                out[0] = lane.heap[0]
+                lane.pop_heap()
+            elif len(lane.runs):
+                run = lane.front_run()
+                if run is None:
+                    self.left(lane)
+                    continue
+                if not run.take(out):
+                    continue
+                if run.done and lane.runs and lane.runs[0] is run:
+                    del lane.runs[0]
+                    if lane.recovered:
+                        lane.recovered -= 1
+            elif lane.ring_n:
+                out[0] = lane.first()[0]
+                lane.pop()
+            else:
+                self.left(lane)
+                return 0
+            self.left(lane)
+            if out.gone:
+                Py_XDECREF(out.item)
+                continue
+            self.waiting -= 1
+            if out.resident:
+                self.resident -= 1
+                self.resident_bytes -= out.nbytes
+                out.resident = 0
+            if out.expiry_ns and out.expiry_ns <= self.exact_now():
+                self._expire(self.claim_of(out))
+                continue
+            if out.item == NULL and not self.recall(out, lane):
+                continue
+            return 1
+
+    cdef bint recall(self, Entry *e, Lane lane) except -1:
+        """Read back the payload of a stub; False if it was damaged and has been set aside. On an error the item is back in line."""
+        cdef SegmentMap map
+        self.follow(e)
+        map = <SegmentMap>e.segment
+        try:
+            payload = map.owner.recall(<uint64_t>e.offset8 * 8)
+        except BaseException:
+            self.waiting += 1
+            lane.give_back(e)
+            self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+            raise
+        if payload is None:
+            self.waiting += 1      # set_aside counts it out
+            self._set_aside_stub(map, <uint64_t>e.offset8 * 8)
+            return False
+        Py_INCREF(payload)
+        e.item = <PyObject *>payload
+        e.packed = 1
+        e.direct = e.kind == KIND_RAW and e.codec == 0
+        return True
+
+    cdef Claim claim_of(self, Entry *e):
+        """Wrap an entry; the claim owns its reference from now on."""
+        cdef Claim claim = Claim.__new__(Claim)
+        claim.e = e[0]
+        if e.segment != NULL:
+            claim.map = <SegmentMap>e.segment
+        return claim
+
+    # --- what the runtime calls (it holds the locks where one is named)
+
+    def _claim(self):
+        """Take the first item as a Claim, None if there is none. Caller holds the head."""
+        cdef Entry e
+        if self.take(&e):
+            return self.claim_out(&e)
+        return None
+
+    cdef Claim claim_out(self, Entry *e):
+        self.out.add(e.sequence)
+        return self.claim_of(e)
+
+    def _claim_from(self, uint8_t priority):
+        """Take the first item of one priority. Caller holds the head."""
+        cdef Entry e
+        if self.lane_at[priority] != NULL and self.take_from(<Lane>self.lane_at[priority], &e):
+            return self.claim_out(&e)
+        return None
+
+    def _oldest_lane(self):
+        """The priority whose line begins with the item that was enqueued first, as far as can be told without reading; -1 if nothing waits."""
+        cdef Lane lane
+        cdef int best = -1
+        cdef int64_t least = 0, place
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            if lane.heap_n:
+                place = <int64_t>lane.heap[0].sequence
+            elif len(lane.runs):
+                place = (<Run>lane.runs[0]).bound
+                if place < 0:
+                    place = -place
+            elif lane.ring_n:
+                place = <int64_t>lane.first().sequence
+            else:
+                continue
+            if best < 0 or place < least:
+                best, least = lane.priority, place
+        return best
+
+    def _claim_hot(self):
+        """Take the first item as a Claim if that needs no lock; else None."""
+        cdef Entry e
+        if self.hot_out and self.take_hot(&e, False):
+            return self.claim_out(&e)
+        return None
+
+    def _settle(self, Claim claim not None, bint dequeued=False):
+        """Mark a claimed item as done; `dequeued` counts it as delivered."""
+        self.settle_entry(&claim.e)
+        if claim.e.segment != NULL:
+            claim.map = <SegmentMap>claim.e.segment
+        if dequeued:
+            self.n_dequeued += 1
+        self.out.discard(claim.e.sequence)
+        if self.makers:
+            self._room_made()
+        if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+            self._eased()
+
+    def _locate(self, Claim claim not None):
+        """Where a claimed item's record is now: (map, offset), (None, 0) if it has none."""
+        if claim.e.segment == NULL:
+            return None, 0
+        self.follow(&claim.e)
+        claim.map = <SegmentMap>claim.e.segment
+        return claim.map, <uint64_t>claim.e.offset8 * 8
+
+    def _give_back(self, Claim claim not None, bint keep_payload):
+        """Return a claimed item to its old place; the claim is spent."""
+        cdef Lane lane = self.lane(claim.e.priority)
+        cdef PyObject *item
+        self.out.discard(claim.e.sequence)
+        if claim.e.segment == NULL:
+            keep_payload = True
+        item = claim.e.item
+        if not keep_payload or item == NULL:
+            claim.e.item = NULL
+            claim.e.resident = 0
+        else:
+            item = NULL
+            claim.e.resident = 1
+        lane.give_back(&claim.e)
+        self.waiting += 1
+        if claim.e.resident:
+            self.resident += 1
+            self.resident_bytes += claim.e.nbytes
+        self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+        claim.e.item = NULL
+        Py_XDECREF(item)
+
+    def _peek(self):
+        """The first item as (stored, direct, kind, codec, nbytes), left in line; None if there is none. Caller holds the head."""
+        cdef Entry e
+        cdef Claim claim
+        if not self.take(&e):
+            return None
+        claim = self.claim_of(&e)
+        result = claim.stored, claim.direct, claim.kind, claim.codec, claim.nbytes
+        self._give_back(claim, True)
+        return result
+
+    def _open_lane(self, uint8_t priority):
+        """Make sure the lane exists, so that the hot way may use it."""
+        return self.lane(priority)
+
+    def _recovered_runs(self, uint8_t priority, list runs not None, bint merge):
+        """Hand over what opening found: the lane's runs from earlier lives."""
+        cdef Lane lane = self.lane(priority)
+        lane.runs[:0] = runs
+        lane.recovered += len(runs)
+        lane.merge = lane.merge or merge
+        if runs:
+            self.nonempty[priority >> 6] |= <uint64_t>1 << (priority & 63)
+
+    def _count_waiting(self, int64_t n):
+        """Recovery and damage: n more (or fewer) items wait."""
+        self.waiting += n
+
+    def _lanes(self):
+        """The lanes that exist, highest priority first."""
+        return [lane for lane in reversed(self.lanes) if lane is not None]
+
+    cdef int number(self, Parcel parcel) except -1:
+        """Give a parcel its sequence number, id and date if it has none."""
+        cdef uint8_t id[16]
+        if parcel.enqueued_ns == 0:
+            parcel.enqueued_ns = self.now()
+        if parcel.sequence == 0:
+            parcel.sequence = self.next_sequence
+            self.next_sequence += 1
+        if parcel.id is None:
+            put_id(id, parcel.enqueued_ns, self.id_base + parcel.sequence)
+            parcel.id = PyBytes_FromStringAndSize(<char *>id, 16)
+        return 0
+
+    cdef void head_of(self, Parcel parcel, RecordHeader *h, uint32_t batch_left) noexcept:
+        h.length, h.raw_length = <uint32_t>PyBytes_GET_SIZE(parcel.payload), parcel.nbytes
+        h.sequence, h.enqueued_ns, h.expiry_ns = parcel.sequence, parcel.enqueued_ns, parcel.expiry_ns
+        memcpy(h.id, PyBytes_AS_STRING(parcel.id), 16)
+        h.batch_left, h.priority, h.flags = batch_left, parcel.priority, parcel.flags
+        h.codec, h.kind, h.attempts = parcel.codec, parcel.kind, parcel.attempts
+        h.extension = 0
+        h.reserved = 0
+
+    def _number(self, list parcels not None):
+        """Give every parcel its number, id and date."""
+        cdef Parcel parcel
+        for parcel in parcels:
+            self.number(parcel)
+
+    def _log_mapped(self, SegmentMap map not None, list parcels not None):
+        """Append parcels, as one batch, through the mapping. Returns their offsets. Caller holds the tail and knows that they fit and that the pages are there."""
+        cdef Parcel parcel
+        cdef RecordHeader h, first
+        cdef uint64_t at = map.tail, total = 0
+        cdef Py_ssize_t i = 0, count = len(parcels)
+        for parcel in parcels:
+            total += record_size(PyBytes_GET_SIZE(parcel.payload))
+        if map.body == NULL or at + total + 4 * <uint64_t>count > map.limit or at + total > map.populated:
+            raise AssertionError("I5: the records do not fit into the mapped tail")
+        offsets = []
+        for parcel in parcels:
+            self.head_of(parcel, &h, <uint32_t>(count - 1 - i))
+            offsets.append(map.append(&h, <const uint8_t *>PyBytes_AS_STRING(parcel.payload), i != 0))
+            if i == 0:
+                first = h
+            i += 1
+        map.publish(at, &first)
+        return offsets
+
+    def _render(self, SegmentMap map not None, uint64_t at, list parcels not None, uint32_t batch_left):
+        """The bytes of these records as they stand from offset `at` on; `batch_left` more of their batch follow. For the plain writer."""
+        cdef Parcel parcel
+        cdef RecordHeader h
+        cdef uint64_t size, total = 0
+        cdef uint32_t left = batch_left + <uint32_t>len(parcels)
+        cdef bytes out
+        cdef char *p
+        for parcel in parcels:
+            total += record_size(PyBytes_GET_SIZE(parcel.payload))
+        out = PyBytes_FromStringAndSize(NULL, total)
+        p = PyBytes_AS_STRING(out)
+        memset(p, 0, total)
+        for parcel in parcels:
+            left -= 1
+            self.head_of(parcel, &h, left)
+            h.synced = <uint32_t>(map.synced >> 3)
+            h.payload_crc = c_crc32c(map.salt, PyBytes_AS_STRING(parcel.payload), h.length)
+            seal_header(&h, map.salt, at)
+            memcpy(p, &h, RECORD_HEADER_SIZE)
+            memcpy(p + RECORD_HEADER_SIZE, PyBytes_AS_STRING(parcel.payload), h.length)
+            size = record_size(h.length)
+            p += size
+            at += size
+        return out
+
+    def _render_header(self, SegmentMap map not None, uint64_t at, Parcel parcel not None, uint32_t batch_left):
+        """The header of a large record at offset `at`; the payload's CRC is computed without the interpreter lock."""
+        cdef RecordHeader h
+        cdef const char *p = PyBytes_AS_STRING(parcel.payload)
+        cdef size_t n = PyBytes_GET_SIZE(parcel.payload)
+        cdef uint32_t crc, salt = map.salt
+        with nogil:
+            crc = c_crc32c(salt, p, n)
+        self.head_of(parcel, &h, batch_left)
+        h.synced = <uint32_t>(map.synced >> 3)
+        h.payload_crc = crc
+        seal_header(&h, salt, at)
+        return PyBytes_FromStringAndSize(<char *>&h, RECORD_HEADER_SIZE)
+
+    def _join(self, Parcel parcel not None, SegmentMap map, uint64_t offset, bint resident):
+        """Let a numbered parcel into its line: at the end, or with FLAG_FRONT at the front. `map` is None if it is not in the log."""
+        cdef Lane lane = self.lane(parcel.priority)
+        cdef Entry e
+        cdef Entry *slot
+        memset(&e, 0, sizeof(Entry))
+        if resident or map is None:
+            e.item = <PyObject *>parcel.item
+            Py_INCREF(parcel.item)
+            e.resident = 1
+        e.direct = parcel.direct
+        if map is not None:
+            e.segment = <PyObject *>map
+            e.offset8 = <uint32_t>(offset >> 3)
+        e.sequence, e.enqueued_ns, e.expiry_ns = parcel.sequence, parcel.enqueued_ns, parcel.expiry_ns
+        memcpy(e.id, PyBytes_AS_STRING(parcel.id), 16)
+        e.nbytes, e.priority, e.flags = parcel.nbytes, parcel.priority, parcel.flags
+        e.kind, e.attempts = parcel.kind, parcel.attempts
+        e.codec = parcel.codec
+        if parcel.flags & FLAG_FRONT:
+            lane.give_back(&e)
+        else:
+            if map is not None:
+                lane.ordinal += 1
+                e.ordinal = lane.ordinal
+            slot = lane.push()
+            slot[0] = e
+        self.waiting += 1
+        self.n_enqueued += 1
+        if e.resident:
+            self.resident += 1
+            self.resident_bytes += e.nbytes
+        self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+
+    # --- what the engine's spill strategies call (the runtime holds the tail)
+
+    def _oldest_resident_lane(self):
+        """Priority of the oldest item in any ring, -1 if there is none."""
+        return self.oldest_lane()
+
+    def _lowest_resident_lane(self):
+        """The lowest priority whose ring holds an item, -1 if there is none."""
+        cdef int priority, w
+        cdef uint64_t bits
+        cdef Lane lane
+        for w in range(4):
+            bits = self.nonempty[w]
+            while bits:
+                priority = 64 * w + __builtin_ctzll(bits)
+                bits &= bits - 1
+                lane = <Lane>self.lane_at[priority]
+                while lane.ring_n and lane.first().gone:
+                    lane.pop()
+                if lane.ring_n:
+                    return priority
+        return -1
+
+    def _fold_first(self, uint8_t priority):
+        """Fold the lane's first ring item; False if it is not in the log yet."""
+        return self.fold_first(self.lane(priority))
+
+    def _unlogged_in_ring(self, uint8_t priority, Py_ssize_t most):
+        """Up to `most` of the lane's first ring items that are not in the log, for staging: see `describe`."""
+        cdef Lane lane = self.lane(priority)
+        cdef Py_ssize_t i, begin = lane.head_at, end
+        cdef Block *block = lane.head
+        out = []
+        while block != NULL and lane.ring_n and len(out) < most:
+            end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+            for i in range(begin, end):
+                if block.entries[i].segment == NULL and not block.entries[i].gone and len(out) < most:
+                    out.append(self.describe(&block.entries[i]))
+            begin = 0
+            block = block.next
+        return out
+
+    def _ring_sizes(self, uint8_t priority, uint64_t first):
+        """(bytes, sequence) of the resident ring items from this sequence number on."""
+        cdef Lane lane = self.lane(priority)
+        cdef Py_ssize_t i, begin = lane.head_at, end
+        cdef Block *block = lane.head
+        out = []
+        while block != NULL and lane.ring_n:
+            end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+            if end > begin and block.entries[end - 1].sequence >= first:
+                for i in range(begin, end):
+                    if block.entries[i].resident and not block.entries[i].gone and block.entries[i].sequence >= first:
+                        out.append((block.entries[i].nbytes, block.entries[i].sequence))
+            begin = 0
+            block = block.next
+        return out
+
+    def _first_is_stub(self, uint8_t priority):
+        """Whether the lane's ring begins with an item whose payload is only on disk."""
+        cdef Lane lane = self.lane(priority)
+        while lane.ring_n and lane.first().gone:
+            lane.pop()
+        return lane.ring_n > 0 and not lane.first().resident and lane.first().segment != NULL
+
+    def _ring_length(self, uint8_t priority):
+        return self.lane(priority).ring_n
+
+    def _compact_lanes(self):
+        """Give back places and blocks that hold nothing; returns the bytes. Caller holds tail and head."""
+        cdef Lane lane
+        cdef Py_ssize_t freed = 0
+        for obj in self.lanes:
+            if obj is not None:
+                freed += (<Lane>obj).compact()
+        return freed
+
+    cdef object describe(self, Entry *e):
+        return (e.sequence, <object>e.item if e.item != NULL else None, bool(e.direct), e.kind, e.nbytes, e.enqueued_ns, e.expiry_ns,
+                PyBytes_FromStringAndSize(<char *>e.id, 16), e.attempts, e.flags)
+
+    cdef Entry *find(self, Lane lane, uint64_t sequence) noexcept:
+        """The ring's entry with this sequence number, NULL if it is not there."""
+        cdef Py_ssize_t i, begin, end
+        cdef Block *block = lane.head
+        begin = lane.head_at
+        if lane.ring_n == 0:
+            return NULL
+        while block != NULL:
+            end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+            if end > begin and block.entries[end - 1].sequence >= sequence:
+                for i in range(begin, end):
+                    if block.entries[i].sequence == sequence:
+                        return &block.entries[i]
+                return NULL
+            begin = 0
+            block = block.next
+        return NULL
+
+    def _find(self, uint8_t priority, uint64_t sequence):
+        """Describe a resident ring item by its sequence number; None if it is not resident (any more)."""
+        cdef Entry *e = self.find(self.lane(priority), sequence)
+        if e == NULL or e.gone or not e.resident:
+            return None
+        return self.describe(e)
+
+    def _logged(self, uint8_t priority, uint64_t sequence):
+        """Whether that ring item has a record."""
+        cdef Entry *e = self.find(self.lane(priority), sequence)
+        return e != NULL and e.segment != NULL
+
+    def _staged(self, uint8_t priority, uint64_t sequence, SegmentMap map not None, uint64_t offset, uint8_t codec):
+        """A ring or heap item of a MEMORY queue has been written to the log at `offset`."""
+        cdef Lane lane = self.lane(priority)
+        cdef Entry *e = self.find(lane, sequence)
+        cdef Py_ssize_t i
+        if e == NULL:
+            for i in range(lane.heap_n):
+                if lane.heap[i].sequence == sequence:
+                    e = &lane.heap[i]
+        if e == NULL or e.segment != NULL:
+            raise AssertionError("I1: staged an item that is not waiting to be")
+        e.codec = codec
+        e.segment = <PyObject *>map
+        e.offset8 = <uint32_t>(offset >> 3)
+        if not e.flags & FLAG_FRONT:
+            lane.ordinal += 1
+            e.ordinal = lane.ordinal
+
+    def _forget(self, uint8_t priority, uint64_t sequence):
+        """Give up the payload of a logged ring item and keep its place: it becomes a stub. False if there is nothing to give up."""
+        cdef Entry *e = self.find(self.lane(priority), sequence)
+        cdef PyObject *item
+        if e == NULL or e.gone or not e.resident or e.segment == NULL:
+            return False
+        self.forget(e)
+        return True
+
+    cdef void forget(self, Entry *e):
+        cdef PyObject *item = e.item
+        e.item = NULL
+        e.resident = 0
+        e.direct = 0
+        self.resident -= 1
+        self.resident_bytes -= e.nbytes
+        self.n_spilled += 1
+        Py_XDECREF(item)
+
+    def _forget_heap(self):
+        """Give up the payload of the last item in some lane's heap that still has one and is in the log; False if there is none. For lines that are mostly heap."""
+        cdef Lane lane
+        cdef Py_ssize_t i, best
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            best = -1
+            for i in range(lane.heap_n):
+                if lane.heap[i].resident and lane.heap[i].segment != NULL and (best < 0 or entry_place(&lane.heap[i]) > entry_place(&lane.heap[best])):
+                    best = i
+            if best >= 0:
+                self.forget(&lane.heap[best])
+                return True
+        return False
+
+    def _unlogged_heap(self):
+        """A heap item that is not in the log, as (priority, description); None if all are."""
+        cdef Lane lane
+        cdef Py_ssize_t i
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            for i in range(lane.heap_n):
+                if lane.heap[i].segment == NULL:
+                    return lane.priority, self.describe(&lane.heap[i])
+        return None
+
+    # --- looking, and taking out of the middle
+
+    def _read(self, Lane cursor not None):
+        """The next record of a lane that is only a cursor over cloned runs (`lane_over`), as a Claim that must be neither settled nor given back."""
+        cdef Run run
+        cdef Entry e
+        while True:
+            run = cursor.front_run()
+            if run is None:
+                return None
+            if run.take(&e):
+                return self.claim_of(&e)
+
+    cdef object seen(self, Entry *e):
+        cdef Claim claim = Claim.__new__(Claim)
+        claim.e = e[0]
+        Py_XINCREF(claim.e.item)
+        if e.segment != NULL:
+            claim.map = <SegmentMap>e.segment
+        return claim
+
+    def _in_heap(self, uint8_t priority):
+        """Copies of the lane's heap items, in order, as Claims that must be neither settled nor given back."""
+        cdef Lane lane = self.lane(priority)
+        cdef Py_ssize_t i
+        out = []
+        for i in range(lane.heap_n):
+            if not lane.heap[i].gone:
+                out.append(self.seen(&lane.heap[i]))
+        out.sort(key=lambda claim: claim.place)
+        return out
+
+    def _in_ring(self, uint8_t priority):
+        """Copies of the lane's ring items, in order; as `_in_heap`."""
+        cdef Lane lane = self.lane(priority)
+        cdef Py_ssize_t i, begin, end
+        out = []
+        cdef Block *block = lane.head
+        begin = lane.head_at
+        while block != NULL and lane.ring_n:
+            end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+            for i in range(begin, end):
+                if not block.entries[i].gone:
+                    out.append(self.seen(&block.entries[i]))
+            begin = 0
+            block = block.next
+        return out
+
+    def _pull_out(self, uint8_t priority, uint64_t sequence):
+        """Take a ring or heap item out of the middle, as a Claim; None if it is not there. Its entry stays behind, to be skipped."""
+        cdef Lane lane = self.lane(priority)
+        cdef Entry *e = self.find(lane, sequence)
+        cdef Py_ssize_t i
+        cdef Claim claim
+        if e == NULL:
+            for i in range(lane.heap_n):
+                if lane.heap[i].sequence == sequence:
+                    e = &lane.heap[i]
+        if e == NULL or e.gone:
+            return None
+        claim = self.claim_of(e)
+        e.item = NULL
+        e.gone = 1
+        self.waiting -= 1
+        if e.resident:
+            self.resident -= 1
+            self.resident_bytes -= e.nbytes
+            e.resident = 0
+            claim.e.resident = 0
+        return claim
+
+    def _remove_cold(self, Claim seen not None):
+        """Settle a cold record that `_read` showed; False if it has left its line meanwhile. Caller holds the head."""
+        cdef SegmentMap map
+        if seen.e.segment == NULL or seen.e.sequence in self.out:
+            return False
+        self.follow(&seen.e)
+        map = <SegmentMap>seen.e.segment
+        if map.is_marked(<uint64_t>seen.e.offset8 * 8):
+            return False
+        self.settle_entry(&seen.e)
+        self.waiting -= 1
+        return True
+
+    def _drop_runs(self, SegmentMap map not None):
+        """A whole segment goes: no line reads from it any more. Caller holds the head."""
+        cdef Lane lane
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            for i in range(len(lane.runs) - 1, -1, -1):
+                if (<Run>lane.runs[i]).map is map:
+                    del lane.runs[i]
+                    if i < lane.recovered:
+                        lane.recovered -= 1
+            self.left(lane)
+
+    def _uses(self, SegmentMap map not None):
+        """Whether a ring or heap item has its record in this segment."""
+        cdef Lane lane
+        cdef Py_ssize_t i, begin, end
+        cdef Block *block
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            for i in range(lane.heap_n):
+                if lane.heap[i].segment == <PyObject *>map and not lane.heap[i].gone:
+                    return True
+            block = lane.head
+            begin = lane.head_at
+            while block != NULL and lane.ring_n:
+                end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+                for i in range(begin, end):
+                    if block.entries[i].segment == <PyObject *>map and not block.entries[i].gone:
+                        return True
+                begin = 0
+                block = block.next
+        return False
+
+    def _expired_in_memory(self, int64_t now, Py_ssize_t most):
+        """(priority, sequence) of up to `most` ring and heap items that have expired by `now`."""
+        cdef Lane lane
+        cdef Py_ssize_t i, begin, end
+        cdef Block *block
+        out = []
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            for i in range(lane.heap_n):
+                if lane.heap[i].expiry_ns and lane.heap[i].expiry_ns <= now and not lane.heap[i].gone:
+                    out.append((lane.priority, lane.heap[i].sequence))
+            block = lane.head
+            begin = lane.head_at
+            while block != NULL and lane.ring_n and len(out) < most:
+                end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+                for i in range(begin, end):
+                    if block.entries[i].expiry_ns and block.entries[i].expiry_ns <= now and not block.entries[i].gone:
+                        out.append((lane.priority, block.entries[i].sequence))
+                begin = 0
+                block = block.next
+        return out[:most]
+
+    def _oldest_enqueued_ns(self):
+        """When the oldest item in memory was enqueued; 0 if there is none. Cold items are older; ask the runs' owners."""
+        cdef int64_t least = 0
+        cdef Lane lane
+        for obj in self.lanes:
+            if obj is None:
+                continue
+            lane = <Lane>obj
+            if lane.ring_n and (least == 0 or lane.first().enqueued_ns < least):
+                least = lane.first().enqueued_ns
+            for i in range(lane.heap_n):
+                if least == 0 or lane.heap[i].enqueued_ns < least:
+                    least = lane.heap[i].enqueued_ns
+        return least

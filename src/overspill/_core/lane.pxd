@@ -1,0 +1,102 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from cpython.ref cimport PyObject
+from .record cimport RecordHeader
+from .segmap cimport SegmentMap
+
+cdef enum:
+    BLOCK_ENTRIES = 64
+    BIG_PAYLOAD = 65536      # above it a payload is read straight into its own bytes
+
+# One item's place in line. 80 bytes; whoever holds it owns a reference to `item` and none to `segment`: a segment outlives its unsettled records.
+ctypedef struct Entry:
+    PyObject *item           # the item, or its payload as stored (direct = 0); NULL: only on disk
+    PyObject *segment        # the SegmentMap of its record; NULL: not in the log
+    uint64_t sequence
+    int64_t enqueued_ns
+    int64_t expiry_ns
+    uint64_t ordinal         # counts the records of its lane in the log, so that neighbours can be told
+    uint8_t id[16]
+    uint32_t offset8
+    uint32_t nbytes
+    uint8_t priority
+    uint8_t flags
+    uint8_t kind
+    uint8_t codec            # of the record
+    uint8_t packed           # `item` is as the record has it, compressed by `codec`
+    uint8_t attempts
+    uint8_t direct           # `item` is what the user gets; otherwise it is to be decoded
+    uint8_t gone             # settled while in line: to be skipped
+    uint8_t resident         # counted in the memory tier
+
+cdef struct Block:
+    Block *next
+    Entry entries[BLOCK_ENTRIES]
+
+cdef enum Need:
+    NEED_NOTHING, NEED_WINDOW, NEED_BLOCK, NEED_REPAIR
+
+cdef inline int64_t entry_place(const Entry *e) noexcept nogil:
+    return -<int64_t>e.sequence if e.flags & 1 else <int64_t>e.sequence
+
+cdef class Run:
+    cdef readonly SegmentMap map
+    cdef readonly uint8_t priority
+    cdef public uint64_t first           # offset of its first record; 0 = the lane's first in this segment
+    cdef public uint64_t last            # offset of its last record; 0 = the lane's last
+    cdef public uint64_t last_ordinal
+    cdef public int64_t bound            # no record left in it has a lesser place
+    cdef public int64_t last_place
+    cdef readonly bint done
+    cdef readonly uint64_t position      # of `window` in the segment's list of the lane's records
+    cdef object window                   # array 'I' of offsets in units of 8
+    cdef const uint32_t[::1] view
+    cdef Py_ssize_t at                   # in `window`
+    cdef int64_t version                 # of the segment's list
+    cdef readonly uint64_t current       # offset of the record that `header` holds; 0 = none
+    cdef RecordHeader header
+    cdef bytes block
+    cdef uint64_t block_start, block_end
+    cdef readonly uint64_t block_size
+    cdef Need need
+    cdef uint64_t need_offset, need_length
+
+    cdef int load_now(self) noexcept
+    cdef int load(self) except -1
+    cdef int take(self, Entry *out) except -1
+    cdef inline void _step(self, uint64_t offset) noexcept:
+        self.at += 1
+        if offset == self.last:
+            self.done = True
+
+    cdef int _repair(self, owner, uint64_t offset) except -1
+    cdef int _next_window(self, owner) except -1
+
+cdef class Lane:
+    cdef readonly uint8_t priority
+    cdef Entry *heap                     # returned and front items, least place first
+    cdef Py_ssize_t heap_n, heap_room
+    cdef public list runs                # cold: oldest first
+    cdef public Py_ssize_t recovered     # how many of `runs`, at their front, were found on opening
+    cdef public bint merge               # …and overlap in their places
+    cdef Block *head
+    cdef Block *tail
+    cdef Block *spare
+    cdef Py_ssize_t head_at, tail_at
+    cdef readonly Py_ssize_t ring_n
+    cdef uint64_t ordinal
+
+    cdef inline bint has_hot(self) noexcept:
+        """Whether the next item is the ring's first, so that neither heap nor disk need be asked."""
+        return self.heap_n == 0 and self.recovered + len(self.runs) == 0 and self.ring_n != 0
+
+    cdef inline Entry *first(self) noexcept:
+        return &self.head.entries[self.head_at]
+
+    cdef Entry *push(self) except NULL
+    cdef void pop(self) noexcept
+    cdef int give_back(self, const Entry *e) except -1
+    cdef int fold(self) except -1
+    cdef Py_ssize_t compact(self) except -1
+    cdef Run front_run(self)
+    cdef bint is_empty(self) noexcept
+    cdef void pop_heap(self) noexcept

@@ -1,0 +1,407 @@
+"""One priority's line.
+
+A line has three parts, and everything in one comes before everything in the next: the *heap* of items that were returned or put in front, ordered by place; the
+*runs*, stretches of the log that are cold (no memory per item, only a cursor); and the *ring* of the newest items, as a chain of blocks. An item in the ring or
+heap may be a stub whose payload has been forgotten.
+
+I1: spilling folds the ring's first item into the last run, so it changes its address and never its place in line.
+I2: a run covers the unsettled records of its priority between two offsets of one segment, in the order of the segment's own list; nothing in
+between is resident, leased or returned.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
+
+from .record cimport (
+    FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, header_checks, payload_checks, place_of, record_size,
+)
+from .segmap cimport SegmentMap
+
+cdef extern from "Python.h":
+    object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t size, const char *errors)
+
+cdef enum:
+    SMALLEST_READ = 16384
+    LARGEST_READ = 262144
+
+
+cdef class Run:
+    """A stretch of one segment's records of one priority, and a cursor over it.
+
+    The segment's owner answers `offsets(priority, position, first) -> (position, array, version)`, `read(offset, length) -> bytes`, `version` and `set_aside(offset)`.
+    """
+
+    def __init__(self, SegmentMap map not None, uint8_t priority, uint64_t first=0, uint64_t last=0, int64_t bound=0, int64_t last_place=0, uint64_t last_ordinal=0):
+        self.map, self.priority, self.first, self.last = map, priority, first, last
+        self.bound, self.last_place, self.last_ordinal = bound, last_place, last_ordinal
+        self.window = None
+        self.version = -1
+        self.block_size = SMALLEST_READ
+
+    def clone(self):
+        """A second cursor that starts where this one stands."""
+        cdef Run other = Run(self.map, self.priority, self.first, self.last, self.bound, self.last_place, self.last_ordinal)
+        if self.done:
+            other.done = True
+        elif self.window is not None and self.at < len(self.window):
+            other.first = <uint64_t>self.view[self.at] * 8
+        elif self.window is not None:
+            other.position, other.at, other.window, other.view, other.version = self.position, self.at, self.window, self.view, self.version
+        return other
+
+    def next_offset(self):
+        """Offset of the next record that the cursor will look at, 0 if that is not known yet."""
+        if self.window is not None and self.at < len(self.window):
+            return <uint64_t>self.view[self.at] * 8
+        return self.first if self.window is None else 0
+
+    cdef int load_now(self) noexcept:
+        """1: `header` holds the next waiting record, its payload (unless big) is in the block. 0: `need` says what is missing, or the run is done."""
+        cdef uint64_t offset, size
+        cdef const uint8_t *p
+        self.need = NEED_NOTHING
+        if self.current:
+            return 1
+        while not self.done:
+            if self.window is None or self.at >= self.view.shape[0]:
+                self.need = NEED_WINDOW
+                return 0
+            offset = <uint64_t>self.view[self.at] * 8
+            if self.map.is_marked(offset):
+                self._step(offset)
+                continue
+            if offset < self.block_start or offset + RECORD_HEADER_SIZE > self.block_end:
+                self.need, self.need_offset, self.need_length = NEED_BLOCK, offset, 0
+                return 0
+            p = <const uint8_t *>PyBytes_AS_STRING(self.block) + (offset - self.block_start)
+            memcpy(&self.header, p, RECORD_HEADER_SIZE)
+            if not header_checks(&self.header, self.map.salt, offset):
+                self.need, self.need_offset = NEED_REPAIR, offset
+                return 0
+            size = RECORD_HEADER_SIZE + <uint64_t>self.header.length
+            if self.header.length <= BIG_PAYLOAD:
+                if offset + size > self.block_end:
+                    self.need, self.need_offset, self.need_length = NEED_BLOCK, offset, size
+                    return 0
+                if not payload_checks(&self.header, self.map.salt, p + RECORD_HEADER_SIZE):
+                    self.need, self.need_offset = NEED_REPAIR, offset
+                    return 0
+            self.current = offset
+            self.bound = place_of(&self.header)
+            return 1
+        return 0
+
+    cdef int load(self) except -1:
+        """As `load_now`, but fetches what is missing: calls the store, may drop the GIL."""
+        cdef uint64_t length
+        owner = self.map.owner
+        while True:
+            if self.load_now():
+                return 1
+            if self.done:
+                return 0
+            if self.need == NEED_WINDOW:
+                self._next_window(owner)
+            elif self.need == NEED_BLOCK:
+                length = max(self.need_length, self.block_size)
+                block = owner.read(self.need_offset, length)
+                if len(block) < max(self.need_length, <uint64_t>RECORD_HEADER_SIZE):
+                    self._repair(owner, self.need_offset)   # the file ends inside a record that its index names
+                    continue
+                self.block, self.block_start = block, self.need_offset
+                self.block_end = self.block_start + <uint64_t>PyBytes_GET_SIZE(self.block)
+                if self.block_size < LARGEST_READ:
+                    self.block_size *= 2
+            elif self.need == NEED_REPAIR:
+                self._repair(owner, self.need_offset)
+
+    cdef int _repair(self, owner, uint64_t offset) except -1:
+        """A record that does not check: the store sets it aside and marks it, the cursor goes on behind it."""
+        self.current = 0
+        if self.map.retired:
+            return 0
+        owner.set_aside(offset)
+        if not self.map.is_marked(offset):
+            self.map.mark(offset)
+        return 0
+
+    cdef int _next_window(self, owner) except -1:
+        cdef uint64_t after = 0
+        if self.window is None:
+            position, offsets, version = owner.offsets(self.priority, 0, self.first)
+        else:
+            position, offsets, version = owner.offsets(self.priority, self.position + <uint64_t>self.view.shape[0], 0)
+            if version != self.version:
+                # The segment was sealed under the cursor, which ordered its list anew: find the last record seen and go on behind it.
+                after = <uint64_t>self.view[self.view.shape[0] - 1] * 8
+                position, offsets, version = owner.offsets(self.priority, 0, after)
+        self.position, self.version = position, version
+        self.window = offsets
+        self.at = 1 if after else 0
+        if len(offsets) <= self.at:
+            self.done = True
+            self.view = None
+            self.window = None
+        else:
+            self.view = offsets
+        return 0
+
+    cdef int take(self, Entry *out) except -1:
+        """Hand out the record that `load` found; returns 0 if it turned out to be damaged (and was set aside)."""
+        cdef uint64_t offset = self.current
+        cdef RecordHeader *h = &self.header
+        cdef const char *p
+        cdef object payload
+        cdef bint direct = False
+        cdef uint64_t skip = <uint64_t>h.extension * 8
+        if skip > h.length:
+            self._repair(self.map.owner, offset)
+            return 0
+        if h.length > BIG_PAYLOAD:
+            payload = self.map.owner.read(offset + RECORD_HEADER_SIZE, h.length)
+            if not _big_payload_checks(payload, h, self.map.salt):
+                self._repair(self.map.owner, offset)
+                return 0
+            if skip:
+                payload = payload[skip:]
+            self.block_size = SMALLEST_READ   # big ones come in rows: read little more than their headers
+            self.block_end = self.block_start
+            direct = h.kind == KIND_RAW and h.codec == 0
+        else:
+            p = PyBytes_AS_STRING(self.block) + (offset - self.block_start) + RECORD_HEADER_SIZE + skip
+            if h.kind == KIND_STR and h.codec == 0:
+                try:
+                    payload = PyUnicode_DecodeUTF8(p, h.length - skip, NULL)
+                except UnicodeDecodeError:
+                    self._repair(self.map.owner, offset)
+                    return 0
+                direct = True
+            else:
+                payload = PyBytes_FromStringAndSize(p, h.length - skip)
+                direct = h.kind == KIND_RAW and h.codec == 0
+        memset(out, 0, sizeof(Entry))
+        Py_INCREF(payload)
+        out.item = <PyObject *>payload
+        out.segment = <PyObject *>self.map
+        out.sequence, out.enqueued_ns, out.expiry_ns = h.sequence, h.enqueued_ns, h.expiry_ns
+        memcpy(out.id, h.id, 16)
+        out.offset8, out.nbytes = <uint32_t>(offset >> 3), h.raw_length
+        out.priority, out.flags, out.kind, out.codec, out.attempts = h.priority, h.flags, h.kind, h.codec, h.attempts
+        out.direct = direct
+        out.packed = 1
+        self.current = 0
+        self._step(offset)
+        return 1
+
+
+cdef bint _big_payload_checks(bytes payload, const RecordHeader *h, uint32_t salt):
+    cdef uint32_t crc
+    cdef const char *p = PyBytes_AS_STRING(payload)
+    cdef size_t n = PyBytes_GET_SIZE(payload)
+    if n != h.length:
+        return False
+    with nogil:
+        crc = c_crc32c(salt, p, n)
+    return crc == h.payload_crc
+
+
+cdef class Lane:
+    """One priority's line: heap, runs, ring. The store's and engine's view of it is read-only but for the runs."""
+
+    def __cinit__(self, uint8_t priority):
+        self.priority = priority
+        self.runs = []
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        cdef Block *block
+        for i in range(self.heap_n):
+            Py_XDECREF(self.heap[i].item)
+        free(self.heap)
+        while self.ring_n:
+            Py_XDECREF(self.first().item)
+            self.pop()
+        while self.head != NULL:
+            block = self.head
+            self.head = block.next
+            free(block)
+        free(self.spare)
+
+    cdef bint is_empty(self) noexcept:
+        return self.heap_n == 0 and self.ring_n == 0 and len(self.runs) == 0
+
+    cdef Entry *push(self) except NULL:
+        """A new last entry of the ring, to be filled by the caller."""
+        cdef Block *block
+        if self.tail == NULL or self.tail_at == BLOCK_ENTRIES:
+            if self.spare != NULL:
+                block, self.spare = self.spare, NULL
+            else:
+                block = <Block *>malloc(sizeof(Block))
+                if block == NULL:
+                    raise MemoryError
+            block.next = NULL
+            if self.tail == NULL:
+                self.head, self.head_at = block, 0
+            else:
+                self.tail.next = block
+            self.tail, self.tail_at = block, 0
+        self.tail_at += 1
+        self.ring_n += 1
+        return &self.tail.entries[self.tail_at - 1]
+
+    cdef void pop(self) noexcept:
+        """Remove the ring's first entry; its reference has been taken over by the caller."""
+        cdef Block *block
+        self.head_at += 1
+        self.ring_n -= 1
+        if self.ring_n == 0:
+            # Start the block afresh rather than walk through memory.
+            self.head_at = 0
+            self.tail_at = 0
+            while self.head != self.tail:
+                block = self.head
+                self.head = block.next
+                free(block)
+        elif self.head_at == BLOCK_ENTRIES:
+            block = self.head
+            self.head, self.head_at = block.next, 0
+            if self.spare == NULL:
+                self.spare = block
+            else:
+                free(block)
+
+    cdef int give_back(self, const Entry *e) except -1:
+        """Put an entry into the heap, at its place; takes over its reference."""
+        cdef Py_ssize_t i = self.heap_n, parent
+        cdef Entry *grown
+        cdef int64_t place = entry_place(e)
+        if self.heap_n == self.heap_room:
+            grown = <Entry *>realloc(self.heap, (self.heap_room * 2 + 8) * sizeof(Entry))
+            if grown == NULL:
+                raise MemoryError
+            self.heap, self.heap_room = grown, self.heap_room * 2 + 8
+        self.heap_n += 1
+        while i > 0:
+            parent = (i - 1) // 2
+            if entry_place(&self.heap[parent]) <= place:
+                break
+            self.heap[i] = self.heap[parent]
+            i = parent
+        self.heap[i] = e[0]
+        return 0
+
+    cdef void pop_heap(self) noexcept:
+        cdef Py_ssize_t i = 0, child
+        cdef Entry moved
+        cdef int64_t place
+        self.heap_n -= 1
+        if self.heap_n == 0:
+            return
+        moved = self.heap[self.heap_n]
+        place = entry_place(&moved)
+        while True:
+            child = 2 * i + 1
+            if child >= self.heap_n:
+                break
+            if child + 1 < self.heap_n and entry_place(&self.heap[child + 1]) < entry_place(&self.heap[child]):
+                child += 1
+            if entry_place(&self.heap[child]) >= place:
+                break
+            self.heap[i] = self.heap[child]
+            i = child
+        self.heap[i] = moved
+
+    cdef Py_ssize_t compact(self) except -1:
+        """Close the gaps that removed items left in the ring, free what is spare; returns the bytes freed."""
+        cdef Block *source = self.head
+        cdef Block *target = self.head
+        cdef Block *rest
+        cdef Py_ssize_t i, begin = self.head_at, end, to = 0, kept = 0, freed = 0
+        cdef Entry *grown
+        if self.spare != NULL:
+            free(self.spare)
+            self.spare = NULL
+            freed += sizeof(Block)
+        while source != NULL and self.ring_n:
+            end = self.tail_at if source == self.tail else BLOCK_ENTRIES
+            for i in range(begin, end):
+                if source.entries[i].gone:
+                    continue
+                if to == BLOCK_ENTRIES:
+                    target, to = target.next, 0
+                target.entries[to] = source.entries[i]
+                to += 1
+                kept += 1
+            begin = 0
+            source = source.next
+        if target != NULL:
+            self.head_at, self.tail, self.tail_at, self.ring_n = 0, target, to, kept
+            rest = target.next
+            target.next = NULL
+            while rest != NULL:
+                source = rest
+                rest = rest.next
+                free(source)
+                freed += sizeof(Block)
+        if self.heap_n == 0 and self.heap != NULL:
+            freed += self.heap_room * sizeof(Entry)
+            free(self.heap)
+            self.heap, self.heap_room = NULL, 0
+        return freed
+
+    cdef int fold(self) except -1:
+        """I1: the ring's first entry becomes the last of the last run. Its payload must have been given up by the caller."""
+        cdef Entry *e = self.first()
+        cdef Run run
+        cdef uint64_t offset = <uint64_t>e.offset8 * 8
+        if not e.gone:
+            if e.segment == NULL:
+                raise AssertionError("I1: an item that is not in the log cannot go cold")
+            if len(self.runs) > self.recovered:
+                run = <Run>self.runs[len(self.runs) - 1]
+                if <PyObject *>run.map == e.segment and run.last_ordinal + 1 == e.ordinal and not run.done:
+                    run.last, run.last_ordinal, run.last_place = offset, e.ordinal, entry_place(e)
+                    self.pop()
+                    return 0
+            run = Run(<SegmentMap>e.segment, self.priority, offset, offset, entry_place(e), entry_place(e), e.ordinal)
+            self.runs.append(run)
+        self.pop()
+        return 0
+
+    cdef Run front_run(self):
+        """The run whose next record has the least place, loaded; None if every run is done (then they are gone from `runs`). Calls the store."""
+        cdef Run run, other
+        cdef int64_t rival
+        while self.runs:
+            run = <Run>self.runs[0]
+            if self.merge and self.recovered > 1:
+                # Runs of an earlier life may overlap (returned or front items, compaction): take the least bound first, read to make it exact.
+                best = 0
+                for i in range(1, self.recovered):
+                    if (<Run>self.runs[i]).bound < (<Run>self.runs[best]).bound:
+                        best = i
+                if best:
+                    run = <Run>self.runs.pop(best)
+                    self.runs.insert(0, run)
+            bound = run.bound
+            if not run.load():
+                if self.runs and self.runs[0] is run:
+                    del self.runs[0]
+                    if self.recovered:
+                        self.recovered -= 1
+                continue
+            if self.merge and self.recovered > 1 and run.bound > bound:
+                continue                 # it was further on than its bound said: choose again
+            return run
+        return None
+
+
+def lane_over(list runs not None, bint merge):
+    """A lane that holds nothing but these runs, for reading through copies of another's."""
+    cdef Lane lane = Lane(0)
+    lane.runs, lane.merge = runs, merge
+    lane.recovered = len(runs) if merge else 0
+    return lane

@@ -1,0 +1,85 @@
+"""The record codec, inline for the hot path. The layout is table 2 of the format page."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+cdef extern from "crc32c.h" nogil:
+    void crc32c_prepare()
+    int crc32c_supported()
+    uint32_t c_crc32c "crc32c"(uint32_t seed, const void *data, size_t n)
+    uint32_t crc32c_pair(uint32_t seed, uint32_t low, uint32_t high)
+    void crc32c_publish8(void *where, uint64_t word)
+
+cdef enum:
+    RECORD_HEADER_SIZE = 72
+    SLOT_SIZE = 64
+    FLAG_FRONT = 1
+    FLAG_COPIED = 2
+    KIND_RAW = 0
+    KIND_STR = 1
+
+# Table 2 of the format page, in the machine's byte order; the import of `record` refuses a big-endian machine.
+ctypedef packed struct RecordHeader:
+    uint32_t header_crc
+    uint32_t length
+    uint64_t sequence
+    uint8_t id[16]
+    int64_t enqueued_ns
+    int64_t expiry_ns
+    uint32_t raw_length
+    uint32_t payload_crc
+    uint32_t synced
+    uint32_t batch_left
+    uint8_t priority
+    uint8_t flags
+    uint8_t codec
+    uint8_t kind
+    uint8_t attempts
+    uint8_t extension
+    uint16_t reserved
+
+
+cdef inline uint64_t record_size(uint64_t length) noexcept nogil:
+    """Bytes that a record with `length` bytes behind its header takes in the file."""
+    return (RECORD_HEADER_SIZE + length + 7) & ~(<uint64_t>7)
+
+
+cdef inline int64_t place_of(const RecordHeader *h) noexcept nogil:
+    return -<int64_t>h.sequence if h.flags & FLAG_FRONT else <int64_t>h.sequence
+
+
+cdef inline void seal_header(RecordHeader *h, uint32_t salt, uint64_t offset) noexcept nogil:
+    h.header_crc = c_crc32c(salt ^ <uint32_t>(offset >> 3), <const uint8_t *>h + 4, RECORD_HEADER_SIZE - 4)
+
+
+cdef inline void store_header(uint8_t *at, const RecordHeader *h) noexcept nogil:
+    """Publish: all of the header but its first word, then that word in one store. Until then the record does not exist."""
+    cdef uint64_t first
+    memcpy(at + 8, <const uint8_t *>h + 8, RECORD_HEADER_SIZE - 8)
+    memcpy(&first, h, 8)
+    crc32c_publish8(at, first)
+
+
+cdef inline bint header_checks(const RecordHeader *h, uint32_t salt, uint64_t offset) noexcept nogil:
+    return h.header_crc == c_crc32c(salt ^ <uint32_t>(offset >> 3), <const uint8_t *>h + 4, RECORD_HEADER_SIZE - 4)
+
+
+cdef inline bint payload_checks(const RecordHeader *h, uint32_t salt, const uint8_t *payload) noexcept nogil:
+    return h.payload_crc == c_crc32c(salt, payload, h.length)
+
+
+cdef inline void put_id(uint8_t *id, int64_t now_ns, uint64_t low) noexcept nogil:
+    """UUIDv7 (RFC 9562, method 3): milliseconds, 12 bits of their fraction, 62 bits of a counter that began at random."""
+    cdef uint64_t ms = <uint64_t>now_ns // 1000000
+    cdef uint64_t fraction = ((<uint64_t>now_ns % 1000000) << 12) // 1000000
+    cdef uint64_t high = ms << 16 | 0x7000 | fraction
+    low = (low & (<uint64_t>0x3fffffffffffffff)) | (<uint64_t>1 << 63)
+    cdef uint64_t swapped = __builtin_bswap64(high)
+    memcpy(id, &swapped, 8)
+    swapped = __builtin_bswap64(low)
+    memcpy(id + 8, &swapped, 8)
+
+
+cdef extern from *:
+    uint64_t __builtin_bswap64(uint64_t) nogil
+    int __builtin_popcount(unsigned int) nogil
+    int __builtin_ctzll(unsigned long long) nogil

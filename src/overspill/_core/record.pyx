@@ -1,0 +1,298 @@
+"""The record codec as Python sees it: CRC-32C, and the scan that recovery and verification are made of.
+
+`scan` reads records one after the other from the bytes of a file and says where they stop and why. It trusts nothing: a length is used only after the
+header that holds it has checked, and every access lies inside the buffer.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort, realloc
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+import sys
+from array import array
+
+if sys.byteorder != "little":
+    raise ImportError("overspill keeps its records in little-endian order and needs a little-endian machine")
+if not crc32c_supported():
+    raise ImportError("overspill was built for a processor with the CRC-32C instruction (SSE 4.2), and this one has none")
+assert sizeof(RecordHeader) == RECORD_HEADER_SIZE  # format page, table 2
+crc32c_prepare()
+
+
+def crc32c(const uint8_t[::1] data not None, uint32_t seed=0):
+    """CRC-32C of `data`, continued from `seed` as `zlib.crc32` does."""
+    cdef size_t n = data.shape[0]
+    cdef uint32_t crc
+    if n == 0:
+        return c_crc32c(seed, NULL, 0)
+    if n >= 65536:
+        with nogil:
+            crc = c_crc32c(seed, &data[0], n)
+        return crc
+    return c_crc32c(seed, &data[0], n)
+
+
+def check_words(const uint8_t[::1] area not None, uint32_t salt, uint32_t first=0, uint32_t domain=0):
+    """Count what an area of settle marks (or of attempt counts, `domain` 2³¹) holds.
+
+    Returns (marks set, words that do not check). `first` is the number of the first word in the area.
+    """
+    cdef Py_ssize_t i, words = area.shape[0] // 8
+    cdef uint32_t low, check
+    cdef uint64_t marks = 0, rotten = 0
+    cdef const uint8_t *p
+    if words == 0:
+        return 0, 0
+    p = &area[0]
+    with nogil:
+        for i in range(words):
+            memcpy(&low, p + 8 * i, 4)
+            memcpy(&check, p + 8 * i + 4, 4)
+            if check == crc32c_pair(salt, low, (first + <uint32_t>i) | domain):
+                marks += __builtin_popcount(low)
+            else:
+                rotten += 1
+    return marks, rotten
+
+
+cdef class Scan:
+    """What a scan found: see the attributes' comments in the stub. Offsets count from the start of the file."""
+    cdef readonly uint64_t end            # behind the last good record
+    cdef readonly uint64_t count
+    cdef readonly uint64_t synced         # greatest synced position that a good record vouches for, in bytes
+    cdef readonly uint64_t least_sequence
+    cdef readonly uint64_t greatest_sequence
+    cdef readonly object bad              # [offset, length, reason] of stretches inside that do not check
+    cdef readonly object records          # array 'Q' of offsets of the good records
+    cdef readonly uint64_t open_batch     # offset where an incomplete batch at the end begins, 0 if none
+
+
+def scan(const uint8_t[::1] data not None, uint32_t salt, uint64_t start, uint64_t base, bint payloads=True, uint64_t resume_below=0):
+    """Read records from file offset `start` on; `data` holds the file's bytes from offset `base`.
+
+    Stops at the first record that does not check, unless a position below `resume_below` or below a good record's `synced` says that it was whole once:
+    then the stretch is listed in `bad` and the reading goes on at the next offset that holds a good header. With `payloads` false
+    only headers are checked.
+    """
+    cdef Scan out = Scan.__new__(Scan)
+    cdef const uint8_t *p
+    cdef uint64_t size = base + <uint64_t>data.shape[0]
+    cdef uint64_t at = start, next_at, batch_start = 0, synced = 0, probe
+    cdef uint32_t batch_expected = 0
+    cdef bint in_batch = False
+    cdef RecordHeader h
+    cdef int verdict
+    records = array("Q")
+    bad = []
+    stretch = None
+    out.end = start
+    out.least_sequence = 0
+    out.greatest_sequence = 0
+    out.open_batch = 0
+    if data.shape[0] == 0:
+        out.bad, out.records = bad, records
+        return out
+    p = &data[0] - base
+    while at + RECORD_HEADER_SIZE <= size:
+        verdict = _judge(p, at, size, salt, payloads, &h)
+        if verdict == 0:
+            if in_batch and h.batch_left != batch_expected:
+                in_batch = False       # a bad stretch swallowed the rest of the batch
+            if not in_batch and h.batch_left:
+                in_batch, batch_start = True, at
+            batch_expected = h.batch_left - 1 if h.batch_left else 0
+            if in_batch and h.batch_left == 0:
+                in_batch = False
+            records.append(at)
+            if <uint64_t>h.synced * 8 > synced and <uint64_t>h.synced * 8 <= size:
+                synced = <uint64_t>h.synced * 8
+            if out.least_sequence == 0 or h.sequence < out.least_sequence:
+                out.least_sequence = h.sequence
+            if h.sequence > out.greatest_sequence:
+                out.greatest_sequence = h.sequence
+            at += record_size(h.length)
+            out.end = at
+            continue
+        # The header cannot be trusted (1) or the payload does not check (2). Look for something behind it that vouches for it.
+        if verdict == 2:
+            next_at = at + record_size(h.length)
+        else:
+            next_at = _next_header(p, at + 8, size, salt)
+        if next_at == 0 or next_at > size:
+            if at < resume_below or at < synced:
+                bad.append([at, size - at if next_at == 0 else next_at - at, "header" if verdict == 1 else "payload"])
+            break
+        probe = _synced_behind(p, next_at, size, salt)
+        if probe > synced:
+            synced = probe
+        if at >= resume_below and at >= synced:
+            break
+        if stretch is not None and stretch[0] + stretch[1] == at:
+            stretch[1] += next_at - at
+        else:
+            stretch = [at, next_at - at, "header" if verdict == 1 else "payload"]
+            bad.append(stretch)
+        if verdict == 2 and <uint64_t>h.sequence > out.greatest_sequence:
+            out.greatest_sequence = h.sequence
+        at = next_at
+        out.end = at
+    if in_batch:
+        out.open_batch = batch_start
+    out.count = len(records)
+    out.synced = synced
+    out.bad, out.records = bad, records
+    return out
+
+
+cdef int _judge(const uint8_t *p, uint64_t at, uint64_t size, uint32_t salt, bint payloads, RecordHeader *h) noexcept nogil:
+    """0 good, 1 the header does not check, 2 the payload does not."""
+    memcpy(h, p + at, RECORD_HEADER_SIZE)
+    if h.header_crc == 0 and h.length == 0 and h.sequence == 0:
+        return 1
+    if not header_checks(h, salt, at):
+        return 1
+    if h.length > size - at - RECORD_HEADER_SIZE:
+        return 1
+    if payloads and not payload_checks(h, salt, p + at + RECORD_HEADER_SIZE):
+        return 2
+    return 0
+
+
+cdef uint64_t _next_header(const uint8_t *p, uint64_t at, uint64_t size, uint32_t salt) noexcept nogil:
+    cdef RecordHeader h
+    while at + RECORD_HEADER_SIZE <= size:
+        if _judge(p, at, size, salt, False, &h) == 0:
+            return at
+        at += 8
+    return 0
+
+
+cdef uint64_t _synced_behind(const uint8_t *p, uint64_t at, uint64_t size, uint32_t salt) noexcept nogil:
+    """The greatest synced position that the run of good headers from `at` on vouches for."""
+    cdef RecordHeader h
+    cdef uint64_t synced = 0
+    while at + RECORD_HEADER_SIZE <= size and _judge(p, at, size, salt, False, &h) == 0:
+        if <uint64_t>h.synced * 8 > synced and <uint64_t>h.synced * 8 <= size:
+            synced = <uint64_t>h.synced * 8
+        at += record_size(h.length)
+    return synced
+
+
+cdef struct Place:
+    int64_t place
+    uint32_t offset8
+    uint32_t priority
+
+
+cdef int _by_lane_and_place(const void *a, const void *b) noexcept nogil:
+    cdef const Place *x = <const Place *>a
+    cdef const Place *y = <const Place *>b
+    if x.priority != y.priority:
+        return -1 if x.priority < y.priority else 1
+    if x.place != y.place:
+        return -1 if x.place < y.place else 1
+    return 0
+
+
+def build_index(const uint8_t[::1] data not None, uint64_t base, records not None):
+    """Order the given records of a segment by priority and place.
+
+    `records` is an array 'Q' of file offsets whose headers have been checked; `data` holds the file from offset `base`. Returns a list of
+    (priority, offsets in units of 8 as an array 'I', first place, last place, payload bytes, greatest expiry, count without expiry, least sequence), lowest priority first.
+    """
+    cdef const uint64_t[::1] offsets = records
+    cdef Py_ssize_t i, j, k, n = offsets.shape[0]
+    cdef Place *places
+    cdef RecordHeader h
+    cdef const uint8_t *p
+    cdef uint64_t payload_bytes, least_sequence
+    cdef int64_t greatest_expiry
+    cdef uint32_t without_expiry
+    cdef unsigned int[::1] view
+    if n == 0:
+        return []
+    p = &data[0] - base
+    places = <Place *>malloc(n * sizeof(Place))
+    if places == NULL:
+        raise MemoryError
+    lanes = []
+    try:
+        for i in range(n):
+            if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
+                raise ValueError("an offset lies outside the data")
+        with nogil:
+            for i in range(n):
+                memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
+                places[i].place = place_of(&h)
+                places[i].offset8 = <uint32_t>(offsets[i] >> 3)
+                places[i].priority = h.priority
+            for i in range(1, n):
+                if _by_lane_and_place(&places[i - 1], &places[i]) > 0:
+                    qsort(places, n, sizeof(Place), _by_lane_and_place)
+                    break
+        i = 0
+        while i < n:
+            k = i
+            payload_bytes, greatest_expiry, without_expiry, least_sequence = 0, 0, 0, <uint64_t>-1
+            with nogil:
+                while k < n and places[k].priority == places[i].priority:
+                    memcpy(&h, p + <uint64_t>places[k].offset8 * 8, RECORD_HEADER_SIZE)
+                    payload_bytes += h.raw_length
+                    least_sequence = min(least_sequence, h.sequence)
+                    if h.expiry_ns == 0:
+                        without_expiry += 1
+                    elif h.expiry_ns > greatest_expiry:
+                        greatest_expiry = h.expiry_ns
+                    k += 1
+            entries = array("I", bytes(4 * (k - i)))
+            view = entries
+            with nogil:
+                for j in range(i, k):
+                    view[j - i] = places[j].offset8
+            lanes.append((places[i].priority, entries, places[i].place, places[k - 1].place, payload_bytes, greatest_expiry, without_expiry, least_sequence))
+            i = k
+    finally:
+        free(places)
+    return lanes
+
+
+def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not None):
+    """The given records of an unsealed segment by priority, in log order, without those put in front: [(priority, offsets in units of 8)]."""
+    cdef const uint64_t[::1] offsets = records
+    cdef Py_ssize_t i, n = offsets.shape[0]
+    cdef RecordHeader h
+    lanes = {}
+    for i in range(n):
+        if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
+            raise ValueError("an offset lies outside the data")
+        memcpy(&h, &data[offsets[i] - base], RECORD_HEADER_SIZE)
+        if h.flags & FLAG_FRONT:
+            continue
+        found = lanes.get(h.priority)
+        if found is None:
+            found = lanes[h.priority] = array("I")
+        found.append(<uint32_t>(offsets[i] >> 3))
+    return list(lanes.items())
+
+
+def parse_header(const uint8_t[::1] data not None, uint64_t at, uint32_t salt, uint64_t offset):
+    """The fields of the record header at `data[at:]`, which lies at `offset` in its file; None if it does not check.
+
+    For tools and rare paths; the hot path reads the structure itself.
+    """
+    cdef RecordHeader h
+    if at + RECORD_HEADER_SIZE > <uint64_t>data.shape[0]:
+        return None
+    memcpy(&h, &data[at], RECORD_HEADER_SIZE)
+    if not header_checks(&h, salt, offset):
+        return None
+    return {
+        "length": h.length, "sequence": h.sequence, "id": PyBytes_FromStringAndSize(<char *>h.id, 16), "enqueued_ns": h.enqueued_ns,
+        "expiry_ns": h.expiry_ns, "raw_length": h.raw_length, "payload_crc": h.payload_crc, "synced": h.synced,
+        "batch_left": h.batch_left, "priority": h.priority, "flags": h.flags, "codec": h.codec, "kind": h.kind,
+        "attempts": h.attempts, "extension": h.extension, "place": place_of(&h),
+    }
+
+
+def record_length(uint64_t length):
+    """Bytes in the file of a record with `length` bytes behind its header."""
+    return record_size(length)

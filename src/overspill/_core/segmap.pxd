@@ -1,0 +1,46 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from .record cimport RecordHeader
+
+cdef enum:
+    MARKS_START = 512
+    FOOTER_ROOM = 144  # footer, and the padding before index and directory
+
+cdef class SegmentMap:
+    cdef public uint64_t number          # given when the segment is put to use
+    cdef readonly uint32_t salt
+    cdef readonly uint32_t slots
+    cdef readonly uint64_t records_start
+    cdef readonly uint64_t file_size
+    cdef readonly uint64_t tail          # where the next record goes
+    cdef readonly uint64_t limit         # records must end here or before: index and footer need the rest
+    cdef readonly uint64_t populated     # the mapping is backed by pages below this offset
+    cdef readonly uint64_t count         # records
+    cdef public int64_t live             # records that are not settled
+    cdef public uint64_t synced          # everything below is on stable storage
+    cdef public bint dirty               # changed since the last sync began
+    cdef readonly bint plain             # no mapping: marks live in private memory, every change is handed to `write`
+    cdef readonly bint retired           # the file is gone: everything in it was settled
+    cdef public object write             # plain: callable(map, offset, length)
+    cdef public object owner             # the store's own object for this segment
+    cdef uint8_t *head                   # file bytes 0 … records_start, NULL while detached
+    cdef uint8_t *body                   # so that body + offset is the byte at that file offset; NULL unless open for appending
+    cdef uint64_t body_mapped
+    cdef uint64_t lanes_seen[4]
+    cdef object touched                  # bytearray: which pages of the attempt counts are backed
+
+    cdef inline bint has_room(self, uint64_t size, uint8_t priority) noexcept:
+        """Whether a record of this size fits, its page is there, and its priority has a place in the directory."""
+        return (self.tail + size + 4 <= self.limit and self.tail + size <= self.populated
+                and self.lanes_seen[priority >> 6] >> (priority & 63) & 1)
+
+    cdef uint64_t append(self, RecordHeader *h, const uint8_t *payload, bint publish) noexcept
+    cdef void publish(self, uint64_t at, RecordHeader *h) noexcept
+    cdef int mark(self, uint64_t offset) except -1
+    cdef bint is_marked(self, uint64_t offset) noexcept
+    cdef void _unmap_body(self) noexcept
+    cdef void _unmap_head(self) noexcept
+    cdef uint64_t marks_end(self) noexcept
+    cdef uint8_t *_map(self, int fd, uint64_t offset, uint64_t length) except NULL
+    cdef int _populate(self, uint8_t *start, uint64_t length) except -1
+    cdef void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept
+    cdef uint64_t *_attempt_word(self, uint32_t slot) except NULL

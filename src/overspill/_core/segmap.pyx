@@ -1,0 +1,370 @@
+"""A segment's memory: the append position, the settle marks, the attempt counts.
+
+A segment that takes records has its record area mapped, every segment whose items may be settled has its first part (header, marks, counts) mapped. In
+*plain* mode, for file systems where a mapping could meet a full disk, the first part is a private copy and each changed word is handed
+to `write` at once; records then go through `write` as well. Same bytes in the file, slower.
+
+Invariants: nothing is stored behind `populated` (I5: no store may meet an unbacked page, so no SIGBUS); a mark word always carries its check code, in one
+aligned store (I6); `tail` moves only after a record is complete (I4).
+"""
+from libc.errno cimport EINTR, EINVAL, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+
+from .record cimport (
+    RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, record_size, header_checks, seal_header, store_header,
+)
+
+from array import array
+
+from .record import build_index, split_lanes
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)
+    int c_munmap "munmap"(void *addr, size_t length)
+    int c_madvise "madvise"(void *addr, size_t length, int advice)
+    enum: PROT_READ
+    enum: PROT_WRITE
+    enum: MAP_SHARED
+    void *MAP_FAILED
+
+cdef enum:
+    PAGE = 4096
+    MADV_POPULATE_WRITE_ = 23
+cdef uint32_t ATTEMPTS_DOMAIN = 0x80000000u
+
+
+def fresh_marks(uint32_t salt, uint32_t slots):
+    """The settle-mark area of a segment with no mark set, as bytes."""
+    cdef uint32_t i, words = (slots + 31) // 32
+    cdef bytes area = PyBytes_FromStringAndSize(NULL, 8 * <Py_ssize_t>words)
+    cdef char *p = PyBytes_AS_STRING(area)
+    cdef uint64_t word
+    for i in range(words):
+        word = <uint64_t>crc32c_pair(salt, 0, i) << 32
+        memcpy(p + 8 * <size_t>i, &word, 8)
+    return area
+
+
+cdef class SegmentMap:
+    """The memory of one segment file; made by the store, used by the hot path."""
+
+    def __cinit__(self, uint64_t number, uint32_t salt, uint32_t slots, uint64_t records_start, uint64_t file_size, bint plain):
+        self.number, self.salt, self.slots = number, salt, slots
+        self.records_start, self.file_size, self.plain = records_start, file_size, plain
+        self.tail = records_start
+        self.limit = records_start      # no room until opened for appending
+        self.populated = 0
+        self.touched = None
+
+    def __dealloc__(self):
+        self._unmap_body()
+        self._unmap_head()
+
+    cdef void _unmap_body(self) noexcept:
+        if self.body != NULL:
+            c_munmap(self.body + self.records_start, self.body_mapped)
+            self.body = NULL
+
+    cdef void _unmap_head(self) noexcept:
+        if self.head != NULL:
+            if self.plain:
+                free(self.head)
+            else:
+                c_munmap(self.head, self.records_start)
+            self.head = NULL
+
+    @property
+    def attached(self):
+        return self.head != NULL
+
+    @property
+    def appendable(self):
+        return self.limit > self.records_start
+
+    def attach(self, int fd, bytes first_part not None):
+        """Make settling possible. `first_part` is the file's first `records_start` bytes, just read.
+
+        Returns how many mark words did not check; they are rewritten as *no mark* (a redelivery, never a loss).
+        """
+        cdef uint32_t i, words = (self.slots + 31) // 32, rotten = 0, low, check
+        cdef uint64_t *word
+        if PyBytes_GET_SIZE(first_part) != <Py_ssize_t>self.records_start or MARKS_START + 8 * <uint64_t>words > self.records_start:
+            raise ValueError("the first part of the segment is not all there")
+        if self.head != NULL:
+            return 0
+        if self.plain:
+            self.head = <uint8_t *>malloc(self.records_start)
+            if self.head == NULL:
+                raise MemoryError
+            memcpy(self.head, PyBytes_AS_STRING(first_part), self.records_start)
+        else:
+            self.head = self._map(fd, 0, self.records_start)
+            try:
+                self._populate(self.head, self.marks_end())
+            except BaseException:
+                self._unmap_head()
+                raise
+            self.touched = bytearray((self.records_start + PAGE - 1) // PAGE)
+        for i in range(words):
+            word = <uint64_t *>(self.head + MARKS_START) + i
+            low, check = <uint32_t>word[0], <uint32_t>(word[0] >> 32)
+            if check != crc32c_pair(self.salt, low, i):
+                rotten += 1
+                self._store_word(word, 0, i)
+        return rotten
+
+    def detach(self):
+        """Give the memory back; settling needs `attach` again."""
+        self.close_tail()
+        self._unmap_head()
+
+    def retire(self):
+        """The file goes away because everything in it is settled, and so everything in it reads as settled from now on."""
+        self.retired = True
+        self.detach()
+
+    cdef uint64_t marks_end(self) noexcept:
+        return MARKS_START + 8 * ((<uint64_t>self.slots + 31) // 32)
+
+    cdef uint8_t *_map(self, int fd, uint64_t offset, uint64_t length) except NULL:
+        cdef void *p = c_mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset)
+        if p == MAP_FAILED:
+            PyErr_SetFromErrno(OSError)
+        return <uint8_t *>p
+
+    cdef int _populate(self, uint8_t *start, uint64_t length) except -1:
+        """Have the pages backed now, where a failure is an exception and not a signal."""
+        cdef int failed
+        cdef uintptr_t first = <uintptr_t>start // PAGE * PAGE
+        cdef size_t span = (<uintptr_t>start + length - first + PAGE - 1) // PAGE * PAGE
+        while True:
+            with nogil:
+                failed = c_madvise(<void *>first, span, MADV_POPULATE_WRITE_)
+            if not failed or errno == EINVAL:  # a kernel before 5.14 does not know the advice: preallocation is then the only guard
+                return 0
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+
+    # --- appending
+
+    def open_tail(self, int fd, uint64_t populate):
+        """Allow appending: map the record area and have its first `populate` bytes backed."""
+        self.limit = self.file_size - FOOTER_ROOM
+        if not self.plain:
+            self.body_mapped = self.file_size - self.records_start
+            self.body = self._map(fd, self.records_start, self.body_mapped) - self.records_start
+            self.populated = self.records_start
+            self.populate(self.records_start + populate)
+        else:
+            self.populated = self.file_size
+
+    def populate(self, uint64_t upto):
+        """Have the record area backed up to file offset `upto`; returns the new `populated`. Drops the GIL."""
+        cdef uint64_t start = self.populated
+        if upto > self.file_size:
+            upto = self.file_size
+        if self.tail > start:  # large payloads went past by way of the file: there is nothing to back behind the tail
+            start = self.tail // PAGE * PAGE
+        if self.body != NULL and upto > start:
+            self._populate(self.body + start, upto - start)
+            if upto > self.populated:
+                self.populated = upto
+        return self.populated
+
+    def close_tail(self):
+        """No more appending: give the mapping of the records back."""
+        self.limit = self.records_start
+        self.populated = 0
+        self._unmap_body()
+
+    def give_up_room(self):
+        """After a failed write: nothing more goes into this segment."""
+        self.limit = self.records_start
+
+    def admit_priority(self, uint8_t priority):
+        """Reserve the directory entry of a priority; False if there is no room left for it."""
+        if self.lanes_seen[priority >> 6] >> (priority & 63) & 1:
+            return True
+        if self.tail + 64 + 4 > self.limit:
+            return False
+        self.lanes_seen[priority >> 6] |= <uint64_t>1 << (priority & 63)
+        self.limit -= 64
+        return True
+
+    def room(self):
+        """Bytes of records that certainly still fit as one record."""
+        return self.limit - self.tail - 4 if self.limit > self.tail + 4 else 0
+
+    cdef uint64_t append(self, RecordHeader *h, const uint8_t *payload, bint publish) noexcept:
+        """Mapped: write a record at the tail and move on. Unpublished (the first of a batch), it stays invisible until `publish`."""
+        cdef uint64_t at = self.tail
+        cdef uint8_t *p = self.body + at
+        cdef uint64_t size = record_size(h.length)
+        h.synced = <uint32_t>(self.synced >> 3)
+        h.payload_crc = c_crc32c(self.salt, payload, h.length)
+        memcpy(p + RECORD_HEADER_SIZE, payload, h.length)
+        memset(p + RECORD_HEADER_SIZE + h.length, 0, size - RECORD_HEADER_SIZE - h.length)
+        if publish:
+            self.publish(at, h)
+        self.tail = at + size
+        self.limit -= 4
+        self.count += 1
+        self.live += 1
+        return at
+
+    cdef void publish(self, uint64_t at, RecordHeader *h) noexcept:
+        seal_header(h, self.salt, at)
+        store_header(self.body + at, h)
+
+    def appended(self, uint64_t size, uint64_t records):
+        """Records of `size` bytes in all were written at the tail by other means (large payloads, the plain writer)."""
+        self.tail += size
+        self.limit -= 4 * records
+        self.count += records
+        self.live += records
+
+    def store_large_header(self, bytes header not None):
+        """Publish the record at the tail, whose payload is already in the file."""
+        if PyBytes_GET_SIZE(header) != RECORD_HEADER_SIZE or self.body == NULL or self.tail + RECORD_HEADER_SIZE > self.populated:
+            raise ValueError("not a record header, or nowhere to store it")
+        store_header(self.body + self.tail, <const RecordHeader *>PyBytes_AS_STRING(header))
+
+    def walk(self, uint64_t start, uint64_t end):
+        """Offsets (array 'Q') of the records of the mapped tail between two record boundaries. Does not hold the GIL while it reads."""
+        cdef uint64_t at = start, n = 0, room
+        cdef uint64_t *found
+        cdef RecordHeader h
+        cdef bint lost = False
+        if self.body == NULL or start < self.records_start or end > self.tail:
+            raise ValueError("not a stretch of the mapped tail")
+        room = (end - start) // RECORD_HEADER_SIZE + 1
+        offsets = array("Q")
+        found = <uint64_t *>malloc(room * 8)
+        if found == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                while at < end:
+                    memcpy(&h, self.body + at, RECORD_HEADER_SIZE)
+                    if not header_checks(&h, self.salt, at):
+                        lost = True
+                        break
+                    found[n] = at
+                    n += 1
+                    at += record_size(h.length)
+            if lost:
+                raise AssertionError(f"I4: the record at {at} of the open segment does not check")
+            offsets.frombytes(PyBytes_FromStringAndSize(<char *>found, n * 8))
+        finally:
+            free(found)
+        return offsets
+
+    def lanes(self, records not None):
+        """`record.split_lanes` over the mapped tail."""
+        cdef uint64_t length = self.tail - self.records_start
+        if self.body == NULL:
+            raise ValueError("the segment's tail is not mapped")
+        if length == 0:
+            return []
+        return split_lanes(<const uint8_t[:length]>(self.body + self.records_start), self.records_start, records)
+
+    def index(self, records not None):
+        """`record.build_index` over the mapped tail."""
+        cdef uint64_t length = self.tail - self.records_start
+        if self.body == NULL:
+            raise ValueError("the segment's tail is not mapped")
+        if length == 0:
+            return []
+        return build_index(<const uint8_t[:length]>(self.body + self.records_start), self.records_start, records)
+
+    # --- settle marks and attempt counts
+
+    cdef inline void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept:
+        crc32c_publish8(word, <uint64_t>marks | <uint64_t>crc32c_pair(self.salt, marks, i) << 32)
+
+    cdef int mark(self, uint64_t offset) except -1:
+        """Settle the record at `offset`: it is done, whatever became of it."""
+        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+        cdef uint32_t i = slot >> 5, bit = <uint32_t>1 << (slot & 31)
+        cdef uint64_t *word
+        if self.head == NULL or slot >= self.slots:
+            raise AssertionError("I6: a settle needs an attached segment and a slot inside it")
+        word = <uint64_t *>(self.head + MARKS_START) + i
+        if <uint32_t>word[0] & bit:
+            return 0
+        self._store_word(word, <uint32_t>word[0] | bit, i)
+        self.live -= 1
+        if self.plain:
+            self.write(self, MARKS_START + 8 * <uint64_t>i, 8)
+        return 1
+
+    def settle(self, uint64_t offset):
+        """Mark the record at `offset`; True if it was not marked before."""
+        return self.mark(offset) == 1
+
+    cdef bint is_marked(self, uint64_t offset) noexcept:
+        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+        if self.retired:
+            return True
+        if self.head == NULL or slot >= self.slots:
+            return False
+        return (<uint64_t *>(self.head + MARKS_START))[slot >> 5] >> (slot & 31) & 1
+
+    def settled(self, uint64_t offset):
+        """Whether the record at `offset` carries its mark."""
+        return self.is_marked(offset)
+
+    def marked(self):
+        """How many marks are set."""
+        cdef uint32_t i, words = (self.slots + 31) // 32
+        cdef uint64_t n = 0
+        if self.head == NULL:
+            raise AssertionError("I6: marks of a detached segment")
+        for i in range(words):
+            n += __builtin_popcount(<uint32_t>(<uint64_t *>(self.head + MARKS_START))[i])
+        return n
+
+    cdef uint64_t *_attempt_word(self, uint32_t slot) except NULL:
+        cdef uint64_t at = self.marks_end() + 8 * <uint64_t>(slot >> 2)
+        if self.head == NULL or slot >= self.slots:
+            raise AssertionError("I6: attempts need an attached segment and a slot inside it")
+        if not self.plain and not self.touched[at // PAGE]:
+            self._populate(self.head + at, 8)
+            self.touched[at // PAGE] = 1
+        return <uint64_t *>(self.head + at)
+
+    def attempts(self, uint64_t offset):
+        """How often the record at `offset` was leased since it was written."""
+        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+        cdef uint64_t word = self._attempt_word(slot)[0]
+        if <uint32_t>(word >> 32) != crc32c_pair(self.salt, <uint32_t>word, (slot >> 2) | <uint32_t>ATTEMPTS_DOMAIN):
+            return 0
+        return (word >> (8 * (slot & 3))) & 0xff
+
+    def set_attempts(self, uint64_t offset, uint32_t attempts):
+        """Keep the number of leases of the record at `offset`; 255 stands for 255 and more."""
+        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+        cdef uint64_t *word = self._attempt_word(slot)
+        cdef uint32_t counts = <uint32_t>word[0]
+        cdef uint32_t check = (slot >> 2) | <uint32_t>ATTEMPTS_DOMAIN
+        if <uint32_t>(word[0] >> 32) != crc32c_pair(self.salt, counts, check):
+            counts = 0
+        counts &= ~(<uint32_t>0xff << (8 * (slot & 3)))
+        counts |= min(attempts, <uint32_t>255) << (8 * (slot & 3))
+        crc32c_publish8(word, <uint64_t>counts | <uint64_t>crc32c_pair(self.salt, counts, check) << 32)
+        if self.plain:
+            self.write(self, <uint64_t>(<uint8_t *>word - self.head), 8)
+
+    def first_part(self, uint64_t offset, uint64_t length):
+        """The bytes that the file should hold at `offset`, for the plain writer."""
+        if self.head == NULL or offset + length > self.records_start:
+            raise AssertionError("I6: bytes of a detached segment")
+        return PyBytes_FromStringAndSize(<char *>self.head + offset, length)
+
+    def restore(self, uint64_t tail, uint64_t count, int64_t live):
+        """Take over what a footer or a scan said of a segment that is not open for appending."""
+        self.tail, self.count, self.live = tail, count, live

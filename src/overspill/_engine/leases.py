@@ -1,0 +1,68 @@
+"""Who holds which item, and until when.
+
+A lease is a claim with a deadline and a token. The token fences: an ack with a token that is no longer in the book is late, whatever happened since, and two leases
+never hold the same item because an item enters the book when it leaves its line and leaves the book before it goes back.
+
+No clock: `now` is monotonic seconds, handed in. No thread: whoever keeps time asks `next_deadline`. Not locked: each method is a few dictionary operations that
+take or give the lease as a whole, so that of two who want the same lease one gets it and the other is told that it is gone.
+"""
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["Leases"]
+
+
+class Leases:
+    """The book of leases of one queue. A claim is whatever the caller keeps; it is not looked at."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Any, float]] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._tokens = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def grant(self, claim: Any, until: float) -> int:
+        """Enter a lease; returns its token."""
+        token = next(self._tokens)
+        self._held[token] = (claim, until)
+        heapq.heappush(self._deadlines, (until, token))
+        return token
+
+    def end(self, token: int) -> Any:
+        """Take the lease out of the book: its claim, or None if it is not there any more."""
+        held = self._held.pop(token, None)
+        return None if held is None else held[0]
+
+    def extend(self, token: int, until: float) -> bool:
+        """Move the deadline; False if the lease is not there any more."""
+        held = self._held.get(token)
+        if held is None:
+            return False
+        self._held[token] = (held[0], until)
+        heapq.heappush(self._deadlines, (until, token))
+        return True
+
+    def overdue(self, now: float) -> Iterator[Any]:
+        """End every lease whose time is up, and yield its claim."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, token = heapq.heappop(self._deadlines)
+            held = self._held.get(token)
+            # An entry may be of an ended lease, or of a deadline that has been moved since.
+            if held is not None and held[1] <= now and self._held.pop(token, None) is not None:
+                yield held[0]
+
+    def next_deadline(self) -> float | None:
+        """When the next lease may be overdue; None if no lease is out."""
+        while self._deadlines and self._deadlines[0][1] not in self._held:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def claims(self) -> list[Any]:
+        """The claims that are out now."""
+        return [claim for claim, _ in self._held.values()]

@@ -1,0 +1,293 @@
+"""Opening and closing: the parts of a queue are put together here and nowhere else.
+
+Opening: check the options, create or check the folder, lock it, recover what is there, hand the recovered runs to their lines, start. Closing: refuse what is new, let what is left be
+dequeued for as long as was asked, persist, unlock. Both leave nothing half done: an opening that fails has let go of everything it took.
+"""
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import time
+import uuid
+import weakref
+from collections import Counter, deque
+from typing import Any
+
+from .._core.lane import Run
+from .._engine.leases import Leases
+from .._engine.limiter import Limiter
+from .._store.files import Disk
+from .._store.folder import FolderLock, Quarantine
+from .._store.log import Log, NoRoom
+from .._store.recovery import RecoveryReport, Recovered, recover
+from .._store.segment import Segment
+from ..codecs import codec_number
+from ..errors import QueueClosed
+from ..options import Durability, Options, OverflowStrategy, seconds
+from ..serializers import resolve
+from ..stats import QueueStats
+from .clock import Clock, SystemClock
+from .commit import GroupCommit
+from .gate import Gate
+from .keeping import Keeping
+from .pump import the_pump
+from .waiters import Waiters
+
+__all__ = ["Assembled"]
+
+_open_queues: weakref.WeakSet[Assembled] = weakref.WeakSet()
+
+
+class Assembled(Keeping):
+    """A queue with everything it needs. The faces derive from it."""
+
+    def _open(self, options: Options, *, clock: Clock | None = None, disk_class: type[Disk] = Disk, plain: bool | None = None, background: bool = True) -> None:
+        """Put the queue together. `clock`, `disk_class`, `plain` and `background` are the tests' ways in: time, faults, the other writer, no pump."""
+        self._state = "closed"
+        self._options = options
+        self._pid = os.getpid()
+        self._clock = clock or SystemClock()
+        self._clock.attach(self)
+        self._codec = resolve(options.serializer)
+        self._compression = codec_number(options.compression)
+        self._log = self._disk = self._lock = self._quarantine = None
+        self._pump = None
+        self._tail, self._head = Gate(self, "hot_in"), Gate(self, "hot_out")
+        self._takers = Waiters(lambda n: setattr(self, "takers", n))
+        self._makers = Waiters(lambda n: setattr(self, "makers", n))
+        self._leases = Leases()
+        self._limiter = Limiter(options.rate_limit) if options.rate_limit is not None else None
+        self._dropped = Counter()
+        self._to_tell = deque()
+        self._subscriptions, self._by_size = [], []
+        self._recovery: RecoveryReport | None = None
+        self._commit = GroupCommit(self._timed_sync)
+        self.max_item_size = options.max_item_size
+        self.ttl_ns = round(options.ttl * 1e9) if options.ttl else 0
+        self.id_base = secrets.randbits(61)
+        self.takes_bytes = options.serializer in ("auto", "raw")
+        self.takes_str = options.serializer in ("auto", "str")
+        self._set_budget(options.memory_size, options.memory_limit)
+        self.spills_oldest = options.overflow_strategy is OverflowStrategy.OLDEST
+        self._open_lane(128)
+        if options.disk_path is not None:
+            self._open_folder(options, disk_class, plain)
+        self.logs = self._log is not None and options.durability >= Durability.PROCESS
+        self._state = "open"
+        if background:
+            self._pump = the_pump()
+            self._pump.register(self)
+        hot = self._log is None or not self._log.plain
+        power = self._is_power()
+        self._head.allow(hot and not power)
+        self._tail.allow(
+            hot and not power and self._limiter is None and (self._log is None or not self._compression)
+            and options.overflow_strategy is not OverflowStrategy.LARGEST
+        )
+        if self.ttl_ns:
+            self._plan_sweep()
+        _open_queues.add(self)
+
+    def _open_folder(self, options: Options, disk_class: type[Disk], plain: bool | None) -> None:
+        assert options.disk_path is not None and options.name is not None
+        disk = disk_class.create_folder(options.disk_path, options.name)
+        lock = None
+        try:
+            lock = FolderLock(disk)
+            if plain is None:
+                plain = not disk.preallocation_holds()
+            quarantine = Quarantine(disk)
+            found = recover(disk, quarantine, plain=plain, now_ns=self.now_ns())
+            log = Log(
+                disk, queue=found.queue or uuid.uuid4().bytes, max_bytes=options.max_disk_size, plain=plain,
+                recycles=options.durability is Durability.POWER, now_ns=self.now_ns, on_damage=self._damaged, on_broken=self._broke,
+            )
+            log.adopt(found.segments, found.next_number, found.other_bytes)
+            self._log, self._disk, self._lock, self._quarantine = log, disk, lock, quarantine
+            self._recovery = found.report
+            self._take_over(found)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            disk.close()
+            raise
+
+    def _take_over(self, found: Recovered) -> None:
+        """Hand what recovery found to the lines: one run for each segment and priority."""
+        self.next_sequence = max(1, found.next_sequence)
+        lanes: dict[int, list[Run]] = {}
+        for segment in found.segments:
+            if segment.map.live == 0:
+                continue
+            self._count_waiting(segment.map.live)
+            for priority, entry in segment.directory.items():
+                lanes.setdefault(priority, []).append(Run(segment.map, priority, 0, 0, entry.first_place, entry.last_place))
+        for priority, runs in lanes.items():
+            ordered = all(a.last_place < b.bound for a, b in zip(runs, runs[1:], strict=False))
+            self._recovered_runs(priority, runs, not ordered)
+        self._n_recovered = len(self)
+
+    _n_recovered: int = 0
+
+    # --- closing
+
+    def close(self, drain: Any = None) -> None:
+        """Close the queue: nothing new is accepted from now on; what is left is kept for the next opening, and everything is on stable storage on return.
+
+        `drain`: give consumers up to this many seconds to empty the queue first. Waiting consumers get what is left, then `QueueClosed`. Leased items come back at the next opening.
+        Closing twice does nothing.
+        """
+        if self._pid != os.getpid() or self._state == "closed":
+            return
+        with self._tail:
+            if self._state == "closed":
+                return
+            self._state = "closing"
+            self._tail.allowed = False
+        self._makers.wake_all()
+        if drain is not None:
+            self._drain(self._clock.monotonic() + seconds("drain", drain))
+        self._takers.wake_all()
+        if self._pump is not None:
+            self._pump.forget(self)
+        with self._tail, self._head:
+            if self._state != "closing":
+                return
+            self._tail.allowed = self._head.allowed = False
+            try:
+                self._persist()
+            finally:
+                self._state = "closed"
+                if self._lock is not None:
+                    self._lock.release()
+                if self._disk is not None:
+                    self._disk.close()
+        _open_queues.discard(self)
+        self._takers.wake_all()
+        self._makers.wake_all()
+        self._tell()
+
+    def _drain(self, deadline: float) -> None:
+        """Wait until consumers have taken everything, or the time is up."""
+        from .waiters import Waiter
+
+        while len(self) or len(self._leases):
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            waiter = Waiter()
+            self._makers.enter(waiter)
+            try:
+                if len(self) or len(self._leases):
+                    waiter.wait(min(left, 0.05))
+            finally:
+                self._makers.leave(waiter)
+
+    def _persist(self) -> None:
+        log = self._log
+        if log is None:
+            return
+        if log.broken is not None:
+            log.abandon()
+            return
+        for claim in [self._leases.end(token) for token in list(self._leases._held)]:
+            if claim is not None:
+                self._give_back(claim, False)
+        if not self.logs:
+            try:
+                while self.resident:
+                    if not self._spill_first(self._oldest_resident_lane(), self.resident):
+                        break
+            except NoRoom as shortage:
+                log.close(self.next_sequence)
+                raise self._full_error(shortage) from None
+        self.tail_map = None
+        log.close(self.next_sequence)
+
+    def destroy(self) -> None:
+        """Close the queue and delete its folder with everything in it, damaged parts included. There is no way back."""
+        if self._state != "closed":
+            self._leases = Leases()
+            self.close()
+        if self._options.disk_path is not None:
+            assert self._options.name is not None
+            Disk.remove_folder(self._options.disk_path, self._options.name)
+
+    def __enter__(self) -> Any:
+        self._refuse(taking=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        options = getattr(self, "_options", None)
+        if options is None:
+            return f"<{type(self).__name__} (not opened)>"
+        state = "" if self._state == "open" else f", {self._state}"
+        on_disk = f" + {self.disk_size:,} on disk only" if options.disk_path is not None else ""
+        return f"<{type(self).__name__} {options.name or 'in memory'!s}: {len(self):,} waiting = {self.resident:,} in memory{on_disk}{state}>"
+
+    # --- what it says of itself
+
+    @property
+    def name(self) -> str | None:
+        """The queue's name."""
+        return self._options.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has begun."""
+        return self._state != "open"
+
+    @property
+    def recovery(self) -> RecoveryReport | None:
+        """What opening found: items, segments scanned, torn bytes cut, quarantined. None for a queue without a disk."""
+        return self._recovery
+
+    def stats(self) -> QueueStats:
+        """The queue's accounts, as one frozen `QueueStats`."""
+        with self._tail, self._head:
+            log = self._log
+            disk_bytes = log.used_bytes if log is not None else 0
+            oldest_ns = self._oldest_enqueued_ns() if self.disk_size == 0 else self._oldest_cold_ns()
+            return QueueStats(
+                name=self._options.name, waiting=len(self), in_flight=len(self.out), memory_items=self.resident, memory_bytes=self.resident_bytes,
+                disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
+                disk_ratio=disk_bytes / log.max_bytes if log is not None else 0.0, pressure=self.pressure,
+                enqueued=self.n_enqueued + self._dropped_unseen, dequeued=self.n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,
+                expired=self.n_expired, dropped=dict(self._dropped), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
+                recovered=self._n_recovered, spilled=self.n_spilled, delayed=0,
+                oldest_age=None if not oldest_ns else max(0.0, (self.now_ns() - oldest_ns) / 1e9),
+                segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
+                sync_seconds_last=self._sync_last_s, sync_seconds_max=self._sync_max_s, sync_seconds_total=self._sync_total_s, recovery=self._recovery,
+            )
+
+    def _oldest_cold_ns(self) -> int:
+        """When the oldest item was enqueued, as far as the headers of the first cold records tell."""
+        return 0
+
+
+def _close_all() -> None:
+    for queue in list(_open_queues):
+        try:
+            queue.close()
+        except Exception:
+            import logging
+
+            logging.getLogger("overspill").exception("closing %r at exit failed", queue)
+
+
+def _after_fork_in_child() -> None:
+    for queue in list(_open_queues):
+        # The child shares files and mapping with its parent: whatever it did here would be done to the parent's queue.
+        queue.hot_in = queue.hot_out = False
+        queue._tail, queue._head = Gate(queue, "hot_in"), Gate(queue, "hot_out")
+    _open_queues.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+

@@ -1,0 +1,61 @@
+"""What `lease` hands out."""
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """One item on lease: yours until it is acknowledged, returned, or its time is up.
+
+    As a context manager it acknowledges on success and returns the item to its old place on an exception::
+
+        with q.lease() as delivery:
+            upload(delivery.item)
+
+    The item stays in the queue's folder until the ack; if the process dies first, it comes back when the queue is opened again.
+    """
+
+    __slots__ = ("_queue", "_token", "attempts", "enqueued_at", "id", "item", "priority")
+
+    def __init__(self, queue: Any, token: int, item: Any, id: bytes, attempts: int, enqueued_ns: int, priority: int) -> None:
+        self._queue = queue
+        self._token = token
+        self.item = item
+        """The item itself."""
+        self.id = uuid.UUID(bytes=id)
+        """UUIDv7: the same at every delivery of this item, and never used again."""
+        self.attempts = attempts
+        """Which attempt this is, from 1; it survives a crash and the trip to disk."""
+        self.enqueued_at = enqueued_ns / 1e9
+        """When it was enqueued, in seconds since the epoch."""
+        self.priority = priority
+
+    def ack(self) -> None:
+        """Done: the item leaves the queue, as durably as the queue promises. Raises `LeaseExpired` if the lease had ended."""
+        self._queue._ack(self._token)
+
+    def nack(self, delay: float | timedelta = 0, *, error: BaseException | str | None = None) -> None:
+        """Not done: the item goes back to its old place. Raises `LeaseExpired` if the lease had ended."""
+        self._queue._nack(self._token, delay, error)
+
+    def extend(self, seconds: float | timedelta) -> None:
+        """Hold it for this long from now. Raises `LeaseExpired` if the lease had ended."""
+        self._queue._extend(self._token, seconds)
+
+    def __enter__(self) -> Delivery:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if kind is None:
+            if not self._queue._is_settled(self._token, self):
+                self.ack()
+        else:
+            self._queue._nack_quietly(self._token, error)
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.id} attempt {self.attempts}>"

@@ -1,0 +1,40 @@
+"""A lock that turns a hot way off while it is held.
+
+The hot verbs take no lock: they are atomic because they run no Python code. Whoever must keep the tail (or the head) of a queue still over a call
+that drops the interpreter lock holds its gate; the hot verbs see their switch off and go the slow way, which waits for the gate.
+"""
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """`with gate:` — re-entrant. `allowed` says whether the hot way may be on when nobody holds it."""
+
+    __slots__ = ("_depth", "_queue", "_switch", "allowed", "lock")
+
+    def __init__(self, queue: Any, switch: str) -> None:
+        self.lock = threading.RLock()
+        """Taken without the gate by whoever only keeps other slow ways out."""
+        self.allowed = False
+        self._queue = queue
+        self._switch = switch
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self._depth += 1
+        setattr(self._queue, self._switch, False)
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            setattr(self._queue, self._switch, self.allowed)
+        self.lock.release()
+
+    def allow(self, allowed: bool) -> None:
+        with self:
+            self.allowed = allowed

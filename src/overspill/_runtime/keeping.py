@@ -1,0 +1,359 @@
+"""Beside the verbs: syncing, sealing, reclaiming, expiring, and taking out of the middle.
+
+`_work` is what the pump calls; it does what is due and says when to come back. Everything it does may also be asked for by name (`sync`, `cleanup`, `compact`), and a queue that is never
+worked on is correct all the same: it only keeps more files and pages than it needs to.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._core.segmap import SegmentMap
+from .._store.compaction import compact_once
+from .._store.segment import Segment
+from ..errors import InvalidOption
+from .spilling import Spilling
+from .taking import Taking
+
+__all__ = ["Keeping"]
+
+_AHEAD_MAX = 16 << 20
+_BACK_STEP = 65536
+_SEAL_AFTER_S = 1.0
+_SWEEP_MOST = 1024
+
+
+class Keeping(Spilling, Taking):
+    """The background half of a queue."""
+
+    _sync_due: float | None = None
+    _seal_due: float | None = None
+    _sweep_due: float | None = None
+    _removed: int = 0
+    _cleared: int = 0
+    _n_quarantined: int = 0
+    _sync_last_s: float = 0.0
+    _sync_max_s: float = 0.0
+    _sync_total_s: float = 0.0
+
+    # --- what the core and the log call
+
+    def _dirtied(self, map: SegmentMap) -> None:
+        """Something changed in a segment for the first time since its last sync."""
+        assert self._log is not None
+        self._log.dirtied(map.owner)
+        interval = self._options.sync_interval
+        if interval is not None and self._sync_due is None and self._pump is not None:
+            self._sync_due = self._clock.monotonic() + interval
+            self._pump.at(self._sync_due, self)
+
+    def _emptied(self, map: SegmentMap) -> None:
+        """Everything in a segment that is not the active one is settled."""
+        assert self._log is not None
+        segment = map.owner
+        if not segment.retired:
+            self._log.emptied[segment.number] = segment
+            self._soon()
+            if self.makers:
+                self._makers.wake()
+
+    def _room_made(self) -> None:
+        """Called by the core after an item left, if somebody waits for room."""
+        if self._log is None or self._log.emptied:
+            self._makers.wake()
+
+    def _set_aside_stub(self, map: SegmentMap, offset: int) -> None:
+        """Called by the core: the record of a stub does not check."""
+        map.owner.set_aside(offset)
+        map.settle(offset)
+
+    def _damaged(self, segment: Segment, offset: int, what: str, data: bytes) -> None:
+        """Called by a segment: keep the bytes before the record is settled, count, report."""
+        assert self._log is not None and self._quarantine is not None
+        before = self._quarantine.bytes_held()
+        try:
+            self._quarantine.keep(segment.name, offset, data, f"the {what} does not check")
+        finally:
+            self._log.count_other_bytes(self._quarantine.bytes_held() - before)
+        self._count_waiting(-1)
+        self._n_quarantined += 1
+        import logging
+
+        logging.getLogger("overspill").error("%r: damaged record in %s at offset %d set aside in %s/quarantine", self, segment.name, offset, segment.disk.path)
+
+    def _broke(self, error: BaseException) -> None:
+        """Called by the log when a write or sync failed: every call says so from now on."""
+        assert self._log is not None
+        self._log.broken = error
+        self._log.broken = self._broken_error()
+        self.hot_in = self.hot_out = False
+        self._tail.allowed = self._head.allowed = False
+        self._takers.wake_all()
+        self._makers.wake_all()
+
+    # --- the pump's call
+
+    def _work(self) -> float | None:
+        """Do what is due; returns when to be called again, None if nothing is due by itself."""
+        if self._state == "closed":
+            return None
+        now = self._clock.monotonic()
+        due: list[float] = []
+        if self._log is not None and self._log.broken is None:
+            self._reclaim()
+            self._stay_ahead()
+            self._seal(now, due)
+            self._sync_if_due(now, due)
+        self._end_leases(now, due)
+        self._sweep(now, due)
+        self._tell()
+        return min(due, default=None)
+
+    def _reclaim(self) -> None:
+        assert self._log is not None
+        if self._log.emptied:
+            self._log.retire_emptied()
+            if self.makers:
+                self._makers.wake()
+
+    def _stay_ahead(self) -> None:
+        """Have pages behind the tail, and the next segment ready before this one is full."""
+        assert self._log is not None
+        log, segment = self._log, self._log.active
+        if segment is None or self._state != "open":
+            return
+        if self.poke_at != 0 and segment.map.tail < self.poke_at < (1 << 62):
+            return
+        target = min(segment.map.tail + self._ahead, segment.header.file_size)
+        while segment is log.active and segment.map.populated < target:
+            # Only other slow ways are kept out meanwhile: the hot way never goes behind the backed pages.
+            with self._tail.lock:
+                if segment is not log.active or self._state != "open":
+                    return
+                self._back_pages(segment, min(target, segment.map.populated + _BACK_STEP))
+        self._ahead = min(_AHEAD_MAX, self._ahead * 2)
+        if segment is log.active:
+            full = segment.map.populated >= segment.header.file_size
+            self.poke_at = (1 << 63) - 1 if full else segment.map.populated - (segment.map.populated - segment.map.tail) // 2
+        if log.next is None and segment.map.tail - segment.header.records_start > segment.header.file_size // 4:
+            log.prepare_next()
+        elif log.next is None and self.poke_at > segment.header.file_size // 4:
+            self.poke_at = max(segment.map.tail, min(self.poke_at, segment.header.records_start + segment.header.file_size // 4 + 4096))
+
+    def _seal(self, now: float, due: list[float]) -> None:
+        """Seal what was rolled a while ago; what has been consumed by then never needs to be."""
+        assert self._log is not None
+        if not self._log.unsealed:
+            self._seal_due = None
+            return
+        if self._seal_due is None:
+            self._seal_due = now + _SEAL_AFTER_S
+        if now < self._seal_due:
+            due.append(self._seal_due)
+            return
+        if self._log.seal_next(self.next_sequence):
+            due.append(now)
+        else:
+            self._seal_due = None
+
+    def _sync_if_due(self, now: float, due: list[float]) -> None:
+        assert self._log is not None
+        if self._sync_due is None:
+            return
+        if now < self._sync_due:
+            due.append(self._sync_due)
+            return
+        self._sync_due = None
+        self._timed_sync()
+
+    def _timed_sync(self) -> None:
+        assert self._log is not None
+        began = time.perf_counter()
+        self._log.sync()
+        took = time.perf_counter() - began
+        self._sync_last_s = took
+        self._sync_max_s = max(self._sync_max_s, took)
+        self._sync_total_s += took
+
+    def _end_leases(self, now: float, due: list[float]) -> None:
+        self._end_overdue()
+        deadline = self._leases.next_deadline()
+        self._lease_wake = float("inf") if deadline is None else deadline
+        if deadline is not None:
+            due.append(deadline)
+
+    def _sweep(self, now: float, due: list[float]) -> None:
+        """Expire in the middle of the lines, now and then, while anything that can expire may be waiting."""
+        if self._sweep_due is None:
+            return
+        if now < self._sweep_due:
+            due.append(self._sweep_due)
+            return
+        self._expire_in_memory()
+        self._expire_segments()
+        self._sweep_due = None
+        if len(self):
+            self._plan_sweep()
+            if self._sweep_due is not None:
+                due.append(self._sweep_due)
+
+    def _plan_sweep(self, ttl_s: float | None = None) -> None:
+        ttl_s = ttl_s or self._options.ttl or self._least_ttl
+        if ttl_s is None or self._pump is None:
+            return
+        self._least_ttl = ttl_s if self._least_ttl is None else min(ttl_s, self._least_ttl)
+        due = self._clock.monotonic() + max(1.0, self._least_ttl / 4)
+        if self._sweep_due is None or due < self._sweep_due:
+            self._sweep_due = due
+            self._pump.at(due, self)
+
+    _least_ttl: float | None = None
+
+    # --- expiry
+
+    def _expire_in_memory(self) -> int:
+        """Items in memory that have expired leave, wherever in line they are."""
+        n = 0
+        while True:
+            with self._head:
+                expired = self._expired_in_memory(self.now_ns(), _SWEEP_MOST)
+                for priority, sequence in expired:
+                    claim = self._pull_out(priority, sequence)
+                    if claim is not None:
+                        self._expire(claim)
+                        n += 1
+            if len(expired) < _SWEEP_MOST:
+                return n
+
+    def _expire_segments(self) -> int:
+        """A cold segment in which everything has expired leaves as a whole, unread."""
+        if self._log is None or self._options.on_expired is not None:
+            return 0
+        n = 0
+        now = self.now_ns()
+        for segment in self._log.in_order():
+            footer = segment.footer
+            if footer is None or footer.count == 0 or footer.without_expiry or footer.greatest_expiry_ns > now:
+                continue
+            with self._head:
+                if self._uses(segment.map) or any(self._locate(claim)[0] is segment.map for claim in self._leases.claims()) or self.out:
+                    continue
+                self._drop_runs(segment.map)
+                live = segment.map.live
+                segment.map.live = 0
+                self._count_waiting(-live)
+                self.n_expired += live
+                n += live
+            self._log.emptied[segment.number] = segment
+        return n
+
+    def _expire_cold(self) -> int:
+        """Read every cold record and let the expired ones leave."""
+        def expired(claim: Any) -> bool:
+            return bool(claim.expiry_ns) and claim.expiry_ns <= self.now_ns()
+
+        return self._remove_cold_where(expired, self._count_expired)
+
+    def _count_expired(self, claim: Any) -> None:
+        self.n_expired += 1
+        if self._options.on_expired is not None:
+            item = self._item_of(claim)
+            self._tell_later(lambda: self._options.on_expired(item))  # type: ignore[misc]
+
+    def _remove_cold_where(self, condition: Callable[[Any], bool], count: Callable[[Any], None]) -> int:
+        n = 0
+        with self._head:
+            cursors = [([run.clone() for run in lane.runs], lane.merge) for lane in self._lanes()]
+        for runs, merge in cursors:
+            for claim in self._in_runs(runs, merge):
+                if condition(claim):
+                    with self._head:
+                        if self._remove_cold(claim):
+                            count(claim)
+                            n += 1
+        return n
+
+    # --- the verbs
+
+    def sync(self) -> None:
+        """Everything acknowledged so far is on stable storage when this returns, whatever the durability of the queue.
+
+        Under `MEMORY` that is what has been spilled; what is only in memory stays there.
+        """
+        self._refuse(taking=True)
+        if self._log is not None:
+            self._covered()
+
+    def cleanup(self) -> int:
+        """Let everything expired leave and return the space of what is settled; returns the bytes given back to the disk."""
+        self._refuse(taking=True)
+        before = 0 if self._log is None else self._log.used_bytes
+        self._expire_in_memory()
+        if self._log is not None:
+            self._expire_segments()
+            self._expire_cold()
+            self._log.retire_emptied()
+        self._tell()
+        return 0 if self._log is None else max(0, before - self._log.used_bytes)
+
+    def compact(self) -> int:
+        """`cleanup`, then rewrite segments that are mostly settled; returns the bytes given back to the disk."""
+        self._refuse(taking=True)
+        if self._log is None:
+            self.cleanup()
+            return 0
+        before = self._log.used_bytes
+        self.cleanup()
+        while self._log.seal_next(self.next_sequence):
+            pass
+        while self._compact_step():
+            pass
+        return max(0, before - self._log.used_bytes)
+
+    def _compact_step(self) -> bool:
+        """Merge one group of adjacent, mostly settled segments; False if there is none."""
+        assert self._log is not None
+        return compact_once(self._log, self)
+
+    def clear(self) -> int:
+        """Remove everything that waits, as durably as the queue promises; returns how many items. Leased ones stay."""
+        self._refuse(taking=True)
+        n = 0
+        with self._head:
+            while True:
+                claim = self._claim()
+                if claim is None:
+                    break
+                self._settle(claim)
+                n += 1
+        self._cleared += n
+        if n and self._is_power():
+            self._covered()
+        self._tell()
+        return n
+
+    def remove_where(self, predicate: Callable[[Any], bool]) -> int:
+        """Remove every waiting item for which `predicate(item)` is true, as durably as the queue promises; returns how many.
+
+        The predicate runs outside any lock; items that leave meanwhile are left alone.
+        """
+        self._refuse(taking=True)
+        if not callable(predicate):
+            raise InvalidOption("predicate", predicate, "a callable that takes an item")
+        n = 0
+        for claim in self._waiting_claims():
+            if not predicate(self._item_of(claim)):
+                continue
+            with self._head:
+                pulled = self._pull_out(claim.priority, claim.sequence)
+                if pulled is not None:
+                    self._settle(pulled)
+                elif not self._remove_cold(claim):
+                    continue
+            n += 1
+            self._removed += 1
+        if n and self._is_power():
+            self._covered()
+        self._tell()
+        return n

@@ -1,0 +1,119 @@
+"""What a queue is made of: the state that the halves of the verbs share.
+
+Locks, in the order in which they may be taken: the gate of the tail (`_tail`: appending, rolling, staging), the gate of the head (`_head`: cold reads, structural
+changes of the lines), then the log's own. Callbacks of the user run under none of them: they are kept in `_to_tell` and told at the end of a call.
+"""
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from .._core.hot import Claim, HotQueue
+from .._engine.leases import Leases
+from .._engine.limiter import Limiter
+from .._store.files import Disk
+from .._store.folder import FolderLock, Quarantine
+from .._store.log import Log
+from ..errors import QueueBroken, QueueClosed
+from ..options import Durability, Options
+from ..serializers import Codec
+from .clock import Clock
+from .commit import GroupCommit
+from .gate import Gate
+from .pump import Pump
+from .waiters import Waiters
+
+__all__ = ["Parts"]
+
+
+class Parts(HotQueue):
+    """The attributes of an open queue, and the few methods that every part uses."""
+
+    _options: Options
+    _clock: Clock
+    _codec: Codec
+    _compression: int
+    _log: Log | None
+    _disk: Disk | None
+    _lock: FolderLock | None
+    _quarantine: Quarantine | None
+    _commit: GroupCommit
+    _pump: Pump | None
+    _tail: Gate
+    _head: Gate
+    _leases: Leases
+    _limiter: Limiter | None
+    _takers: Waiters
+    _makers: Waiters
+    _state: str
+    """`open`, `closing` (nothing more comes in), `closed`."""
+    _dropped: Counter[str]
+    _to_tell: deque[Callable[[], object]]
+    _pid: int
+
+    # --- who may call
+
+    def _refuse(self, taking: bool) -> None:
+        """Raise if the queue cannot be used for this (any more)."""
+        if self._pid != os.getpid():
+            raise QueueClosed(
+                f"{self!r} belongs to process {self._pid}, and this is a child of it",
+                hint="open the queue in one process; in a child, open another or talk to the parent",
+            )
+        if self._log is not None and self._log.broken is not None:
+            raise self._broken_error()
+        if self._state == "closed" or (self._state == "closing" and not taking):
+            raise QueueClosed(f"{self!r} is closed", hint="open it again to go on")
+
+    def _broken_error(self) -> QueueBroken:
+        assert self._log is not None
+        return QueueBroken(
+            f"the disk failed under {self!r}: {self._log.broken}",
+            where=self._disk.path if self._disk else None,
+            hint="what was acknowledged before is safe as promised; look at the disk, then close the queue and open it again",
+        )
+
+    def _covered(self) -> None:
+        """Wait until a sync covers everything this thread has done."""
+        assert self._log is not None
+        self._commit.covered()
+
+    # --- telling the user, outside any lock
+
+    def _tell_later(self, call: Callable[[], object]) -> None:
+        self._to_tell.append(call)
+
+    def _tell(self) -> None:
+        """Run the callbacks that are due. One that raises is logged; it cannot undo what it was told of."""
+        while self._to_tell:
+            try:
+                call = self._to_tell.popleft()
+            except IndexError:
+                return
+            try:
+                call()
+            except Exception:
+                import logging
+
+                logging.getLogger("overspill").exception("a callback of %r raised", self)
+
+    # --- items
+
+    def _unpack(self, stored: Any, direct: bool, kind: int, codec: int, nbytes: int) -> Any:
+        """The item as the user knows it, from what memory or disk holds."""
+        if direct:
+            return stored
+        if codec:
+            from ..codecs import decompress
+
+            stored = decompress(codec, stored, nbytes, self._options.max_item_size)
+        return self._codec.decode(kind, stored)
+
+    def _item_of(self, claim: Claim) -> Any:
+        return self._unpack(claim.stored, claim.direct, claim.kind, claim.codec, claim.nbytes)
+
+    def _is_power(self, promise: Durability | None = None) -> bool:
+        return self._log is not None and (promise if promise is not None else self._options.durability) is Durability.POWER

@@ -1,0 +1,123 @@
+"""The background thread: one for all queues of a process, started with the first work and gone with the last queue.
+
+A queue asks to be looked at, soon or at a time; the pump calls its `_work()`, which does what is due (sync, prepare, seal, retire, expire, leases) and
+returns when it wants to be looked at again. Nothing here polls: with nothing due, the thread sleeps without a timer.
+
+After a fork the child has no such thread and no queue that it may use: the hook below forgets both.
+"""
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import Any
+
+__all__ = ["Pump", "the_pump"]
+
+_log = logging.getLogger("overspill")
+
+
+class Pump:
+    """Runs `queue._work()` when asked to. Holds its queues weakly."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._due: list[tuple[float, int, weakref.ref[Any]]] = []
+        self._soon: dict[int, weakref.ref[Any]] = {}
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._queues: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._working_on: int | None = None
+
+    def register(self, queue: Any) -> None:
+        with self._condition:
+            self._queues.add(queue)
+
+    def forget(self, queue: Any) -> None:
+        """The queue closes: it will not be called any more once this returns (unless the pump itself closes it)."""
+        with self._condition:
+            self._queues.discard(queue)
+            self._soon.pop(id(queue), None)
+            self._condition.notify_all()
+            while self._working_on == id(queue) and self._thread is not threading.current_thread():
+                self._condition.wait()
+
+    def soon(self, queue: Any) -> None:
+        """Look at the queue as soon as possible."""
+        with self._condition:
+            if queue in self._queues and id(queue) not in self._soon:
+                self._soon[id(queue)] = weakref.ref(queue)
+                self._wake()
+
+    def at(self, when: float, queue: Any) -> None:
+        """Look at the queue at this monotonic time."""
+        with self._condition:
+            if queue in self._queues:
+                heapq.heappush(self._due, (when, next(self._order), weakref.ref(queue)))
+                if self._due[0][0] == when:
+                    self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="overspill-pump", daemon=True)
+            self._thread.start()
+        self._condition.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            queue = self._next()
+            if queue is None:
+                return
+            try:
+                again = queue._work()
+            except Exception:
+                _log.exception("background work of %r failed", queue)
+                again = None
+            with self._condition:
+                self._working_on = None
+                self._condition.notify_all()
+                if again is not None and queue in self._queues:
+                    heapq.heappush(self._due, (again, next(self._order), weakref.ref(queue)))
+            del queue
+
+    def _next(self) -> Any:
+        with self._condition:
+            while True:
+                now = time.monotonic()
+                while self._due and self._due[0][0] <= now:
+                    reference = heapq.heappop(self._due)[2]
+                    queue = reference()
+                    if queue is not None and queue in self._queues:
+                        self._soon.setdefault(id(queue), reference)
+                    del queue
+                while self._soon:
+                    _, reference = self._soon.popitem()
+                    queue = reference()
+                    if queue is not None and queue in self._queues:
+                        self._working_on = id(queue)
+                        return queue
+                    del queue
+                if not self._queues:
+                    self._due.clear()
+                    self._thread = None
+                    return None
+                self._condition.wait(self._due[0][0] - time.monotonic() if self._due else None)
+
+
+_pump = Pump()
+
+
+def the_pump() -> Pump:
+    return _pump
+
+
+def _after_fork_in_child() -> None:
+    global _pump
+    _pump = Pump()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,363 @@
+"""The slow half of enqueue: whatever the hot way does not do itself.
+
+pack (encode, compress) → limit → admit → place (write to the log, join the line) → spill → commit → tell. Everything that can refuse an item comes before the first
+thing that changes anything.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from .._core.hot import Parcel
+from .._core.record import record_length
+from .._store.log import NoRoom
+from .._store.segment import Segment
+from ..codecs import compress
+from ..errors import InvalidOption, ItemTooLarge, QueueFull, RateLimited
+from ..options import Durability, WhenFull, seconds
+from .parts import Parts
+from .waiters import Waiter
+
+__all__ = ["Putting"]
+
+_SMALL_PAYLOAD = 32768
+"""Above it a payload goes to the file by `pwrite`, without the interpreter lock (the core draws the same line)."""
+
+_PAGES_STEP = 65536
+"""How much is backed by pages at once where a caller has to do it itself."""
+
+_FRONT = 1
+
+
+class Putting(Parts):
+    """`enqueue`, `enqueue_batch`, `enqueue_front` where the hot way declined."""
+
+    def _enqueue_slow(self, item: Any, priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> None:
+        self._refuse(taking=False)
+        promise = self._promise(durability)
+        parcel = self._pack(item, self._level(priority), self._expiry(ttl))
+        self._put([parcel], promise, self._deadline(timeout), self._delay(delay))
+
+    def _enqueue_batch_slow(self, items: Iterable[Any], priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> None:
+        self._refuse(taking=False)
+        promise = self._promise(durability)
+        level, expiry = self._level(priority), self._expiry(ttl)
+        parcels = [self._pack(item, level, expiry) for item in items]
+        if parcels:
+            self._put(parcels, promise, self._deadline(timeout), self._delay(delay))
+
+    def enqueue_front(self, item: Any, *, priority: int = 128, ttl: float | timedelta | None = None) -> None:
+        """Put `item` before everything of its priority: the last one put in front comes out first.
+
+        Raises what `enqueue` raises.
+        """
+        self._refuse(taking=False)
+        parcel = self._pack(item, self._level(priority), self._expiry(ttl))
+        parcel.flags = _FRONT
+        self._put([parcel], self._options.durability, None, None)
+
+    # --- arguments
+
+    def _level(self, priority: Any) -> int:
+        if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 255:
+            raise InvalidOption("priority", priority, "an int from 0 to 255, or Priority.LOW, NORMAL, HIGH")
+        return int(priority)
+
+    def _expiry(self, ttl: float | timedelta | None) -> int:
+        """When an item enqueued now expires, in wall-clock ns; 0 = never."""
+        life_ns = self.ttl_ns if ttl is None else round(seconds("ttl", ttl, above_0=True) * 1e9)
+        return self.now_ns() + life_ns if life_ns else 0
+
+    def _delay(self, delay: float | timedelta | None) -> float | None:
+        if delay is None:
+            return None
+        wait_s = seconds("delay", delay)
+        if wait_s:
+            raise InvalidOption("delay", delay, "None or 0: delayed delivery is not there yet")
+        return None
+
+    def _promise(self, durability: Durability | None) -> Durability:
+        own = self._options.durability
+        if durability is None:
+            return own
+        if not isinstance(durability, Durability):
+            raise InvalidOption("durability", durability, "a member of Durability, at least the queue's own")
+        if durability < own:
+            raise InvalidOption("durability", durability, f"{own!r} or stronger: a call can raise the queue's durability, not lower it")
+        if self._log is None and durability > Durability.MEMORY:
+            raise InvalidOption("durability", durability, "a queue without a disk_path keeps nothing beyond the process")
+        return durability
+
+    def _deadline(self, timeout: float | timedelta | None) -> float | None:
+        return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
+
+    def _pack(self, item: Any, priority: int, expiry_ns: int) -> Parcel:
+        """Encode, check, compress. The item's value is the one it has now: later changes to a list do not reach the queue."""
+        kind, payload = self._codec.encode(item)
+        nbytes = len(payload)
+        if nbytes > self._options.max_item_size:
+            raise ItemTooLarge(size=nbytes, limit=self._options.max_item_size)
+        direct = self._codec.keeps_object(item)
+        codec = 0
+        stored = payload
+        if self._compression and self._log is not None:
+            smaller = compress(self._compression, payload)
+            if smaller is not None:
+                codec, stored = self._compression, smaller
+        return Parcel(item if direct else payload, direct, kind, codec, stored, nbytes, priority, expiry_ns)
+
+    # --- admitting
+
+    def _put(self, parcels: list[Parcel], promise: Durability, deadline: float | None, delay: float | None) -> None:
+        self._wait_for_rate(len(parcels), deadline)
+        try:
+            if not self._admit(parcels, promise, deadline):
+                return
+            if self._is_power(promise):
+                self._covered()
+        finally:
+            self._tell()
+
+    def _wait_for_rate(self, n: int, deadline: float | None) -> None:
+        limiter = self._limiter
+        if limiter is None:
+            return
+        limit = self._options.rate_limit
+        assert limit is not None
+        while True:
+            now = self._clock.monotonic()
+            wait_s = limiter.take(now, n)
+            if not wait_s:
+                return
+            if limit.on_limit != "wait" or (deadline is not None and now + wait_s > deadline):
+                raise RateLimited(retry_after=wait_s, where=self._options.name)
+            time.sleep(wait_s)
+            self._refuse(taking=False)
+
+    def _admit(self, parcels: list[Parcel], promise: Durability, deadline: float | None) -> bool:
+        """Place the parcels, making or awaiting room as `when_full` says. False: they were dropped, and counted."""
+        waiter: Waiter | None = None
+        try:
+            while True:
+                with self._tail:
+                    self._refuse(taking=False)
+                    try:
+                        self._place(parcels, promise)
+                        return True
+                    except NoRoom as no_room:
+                        shortage = no_room
+                    except BaseException:
+                        if self._limiter is not None:
+                            self._limiter.give_back(len(parcels))
+                        raise
+                policy = self._options.when_full
+                if not self._could_ever_fit(parcels, promise):
+                    raise self._full_error(shortage, for_ever=True)
+                if policy is WhenFull.DROP_NEWEST:
+                    self._drop(parcels, "full_newest")
+                    return False
+                if policy is WhenFull.DROP_OLDEST and self._drop_oldest():
+                    continue
+                now = self._clock.monotonic()
+                if (policy is WhenFull.RAISE and deadline is None) or (deadline is not None and now >= deadline):
+                    raise self._full_error(shortage)
+                if waiter is None or waiter.woken:
+                    waiter = Waiter()
+                    self._makers.enter(waiter)
+                    continue  # look once more: room may have been made before we stood in line
+                self._await_room(waiter, None if deadline is None else deadline - now, shortage)
+        finally:
+            if waiter is not None:
+                self._makers.leave(waiter)
+                if len(self._makers):
+                    self._makers.wake()
+
+    def _await_room(self, waiter: Waiter, timeout: float | None, shortage: NoRoom) -> None:
+        if self._log is not None and self._log.emptied and self._log.retire_emptied():
+            return
+        if shortage.device is not None:
+            # The device is full, and nobody tells us when another program frees some of it.
+            timeout = 1.0 if timeout is None else min(timeout, 1.0)
+        waiter.wait(timeout)
+
+    def _full_error(self, shortage: NoRoom, for_ever: bool = False) -> Exception:
+        where = self._disk.path if self._disk is not None else self._options.name
+        if for_ever:
+            return QueueFull(
+                f"the item needs {shortage.needed:,} bytes at once, which is more than the queue may ever hold",
+                where=where, hint="raise max_disk_size or memory_limit, or split the batch",
+            )
+        if shortage.device is not None:
+            return QueueFull(f"the disk is full: {shortage.device.strerror}", where=where, hint="free some space; the queue goes on by itself then")
+        if self._log is None:
+            return QueueFull(f"the memory tier is full ({self.resident:,} items) and there is no disk_path", where=where, hint="take something out, or give the queue a disk_path")
+        return QueueFull(
+            f"max_disk_size is reached: {self._log.used_bytes:,} of {self._log.max_bytes:,} bytes are in use and {shortage.needed:,} more are needed",
+            where=where, hint="take something out, raise max_disk_size, or choose another when_full",
+        )
+
+    def _could_ever_fit(self, parcels: list[Parcel], promise: Durability) -> bool:
+        if self._log is not None:
+            total = sum(record_length(len(parcel.payload)) for parcel in parcels)
+            return self._log.fits_ever(total, len(parcels), len({parcel.priority for parcel in parcels}))
+        return len(parcels) <= self.budget_items and sum(parcel.nbytes for parcel in parcels) <= self.budget_bytes
+
+    def _drop(self, parcels: Sequence[Parcel], reason: str) -> None:
+        self._dropped[reason] += len(parcels)
+        self._dropped_unseen += len(parcels)
+        if self._options.on_dropped is not None:
+            for parcel in parcels:
+                item = parcel.item if parcel.direct else self._codec.decode(parcel.kind, parcel.item)
+                self._tell_later(lambda item=item: self._options.on_dropped(item, reason))  # type: ignore[misc]
+
+    def _drop_oldest(self) -> bool:
+        """Give up the item that was enqueued first; False if there is none."""
+        with self._head:
+            priority = self._oldest_lane()
+            claim = self._claim_from(priority) if priority >= 0 else None
+            if claim is None:
+                return False
+            self._settle(claim)
+            self._dropped["full_oldest"] += 1
+            if self._options.on_dropped is not None:
+                try:
+                    item = self._item_of(claim)
+                except Exception:
+                    item = None
+                self._tell_later(lambda: self._options.on_dropped(item, "full_oldest"))  # type: ignore[misc]
+        return True
+
+    # --- placing (the caller holds the tail)
+
+    def _place(self, parcels: list[Parcel], promise: Durability) -> None:
+        """Write the parcels if the promise asks for it, let them join their lines, then spill what is over the budget. Raises NoRoom and has changed nothing."""
+        segment, offsets = None, [0] * len(parcels)
+        if self._log is not None and (self.logs or promise >= Durability.PROCESS or any(parcel.nbytes > self.budget_bytes for parcel in parcels)):
+            segment, offsets = self._write(parcels)
+        else:
+            self._make_room_in_memory(parcels)
+            self._number(parcels)
+        for parcel, offset in zip(parcels, offsets, strict=True):
+            self._join(parcel, segment.map if segment else None, offset, True)
+        if segment is not None and not segment.map.dirty:
+            self._dirtied(segment.map)
+        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+            self._relieve()
+        if self.takers:
+            self._wake_taker()
+
+    def _make_room_in_memory(self, parcels: list[Parcel]) -> None:
+        """A MEMORY queue spills before it takes more, so that a full disk refuses the new item and not an old one."""
+        items, nbytes = len(parcels), sum(parcel.nbytes for parcel in parcels)
+        if self._log is None:
+            if self.resident + items > self.budget_items or self.resident_bytes + nbytes > self.budget_bytes:
+                raise NoRoom(nbytes, max(0, self.budget_bytes - self.resident_bytes))
+            return
+        self._spill_to(max(0, self.budget_items - items), max(0, self.budget_bytes - nbytes))
+
+    def _write(self, parcels: list[Parcel]) -> tuple[Segment, list[int]]:
+        """Append the parcels to the log as one batch. They are numbered once it is sure that they fit."""
+        assert self._log is not None
+        total = sum(record_length(len(parcel.payload)) for parcel in parcels)
+        segment = self._tail_for(total, len(parcels), {parcel.priority for parcel in parcels})
+        map = segment.map
+        self._number(parcels)
+        if map.plain or any(len(parcel.payload) > _SMALL_PAYLOAD for parcel in parcels):
+            return segment, self._write_through_file(segment, parcels, total)
+        while map.populated < map.tail + total:
+            self._back_pages(segment, min(map.tail + total, map.populated + _PAGES_STEP))
+        return segment, self._log_mapped(map, parcels)
+
+    def _tail_for(self, total: int, records: int, priorities: set[int]) -> Segment:
+        """The active segment if the records fit, else the next."""
+        assert self._log is not None
+        self._log.refuse_if_broken()
+        segment = self._log.active
+        if segment is not None and segment.map.appendable and self._fits(segment, total, records, priorities):
+            return segment
+        segment = self._log.roll(total, records, len(priorities), self.next_sequence, _PAGES_STEP)
+        self.tail_map = segment.map
+        self._ahead = _PAGES_STEP * 4
+        self.poke_at = 0  # the next hot enqueue asks for more pages and the next segment
+        if not self._fits(segment, total, records, priorities):
+            raise AssertionError("I8: a fresh segment must have room for what it was made for")
+        self._soon()
+        return segment
+
+    @staticmethod
+    def _fits(segment: Segment, total: int, records: int, priorities: set[int]) -> bool:
+        map = segment.map
+        return all(map.admit_priority(priority) for priority in priorities) and map.tail + total + 4 * records <= map.limit
+
+    def _back_pages(self, segment: Segment, upto: int) -> None:
+        """Have pages behind the mapping of the tail. Zeros written first keep the kernel from reading ahead into holes (a step then takes 0.2 ms at worst, not 30)."""
+        assert self._disk is not None
+        start = max(segment.map.populated, segment.map.tail)
+        start = (start + 4095) // 4096 * 4096
+        end = min((upto + 4095) // 4096 * 4096, segment.header.file_size)
+        if end > start:
+            self._disk.pwrite(segment.fd(), bytes(end - start), start)
+        segment.map.populate(end)
+
+    def _write_through_file(self, segment: Segment, parcels: list[Parcel], total: int) -> list[int]:
+        """Large payloads, and everything on a plain file system: by `pwrite`, the first record last, each header after its payload."""
+        assert self._disk is not None and self._log is not None
+        map = segment.map
+        at = map.tail
+        offsets = []
+        for parcel in parcels:
+            offsets.append(at)
+            at += record_length(len(parcel.payload))
+        try:
+            if all(len(parcel.payload) <= _SMALL_PAYLOAD for parcel in parcels):
+                self._disk.pwrite(segment.fd(), self._render(map, map.tail, parcels, 0), map.tail)
+            else:
+                for left, (parcel, offset) in enumerate(zip(reversed(parcels), reversed(offsets), strict=True)):
+                    header = self._render_header(map, offset, parcel, left)
+                    padding = -len(parcel.payload) % 8
+                    self._disk.pwrite(segment.fd(), parcel.payload, offset + len(header))
+                    if padding:
+                        self._disk.pwrite(segment.fd(), bytes(padding), offset + len(header) + len(parcel.payload))
+                    self._disk.pwrite(segment.fd(), header, offset)
+        except BaseException as error:
+            self._abandon_tail(segment, error)
+            raise
+        map.appended(total, len(parcels))
+        return offsets
+
+    def _abandon_tail(self, segment: Segment, error: BaseException) -> None:
+        """A write failed half way: what it left behind the tail must never be taken for records, so nothing is appended here any more."""
+        assert self._disk is not None and self._log is not None
+        segment.map.give_up_room()
+        try:
+            self._disk.truncate(segment.fd(), max(segment.map.tail, segment.header.records_start))
+        except OSError as worse:
+            self._log.break_down(worse)
+            raise self._broken_error() from worse
+        if isinstance(error, OSError):
+            import errno
+
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise NoRoom(len(self), 0, error) from error
+            self._log.break_down(error)
+            raise self._broken_error() from error
+
+    # --- what the core calls
+
+    def _wake_taker(self) -> None:
+        self._takers.wake()
+
+    def _soon(self) -> None:
+        if self._pump is not None:
+            self._pump.soon(self)
+
+    def _poke(self) -> None:
+        """The tail has come near the end of the backed pages."""
+        self.poke_at = (1 << 63) - 1
+        self._soon()
+
+    _ahead: int = 0
+    _dropped_unseen: int = 0
+    """Dropped before they joined a line: never counted as enqueued by the core."""

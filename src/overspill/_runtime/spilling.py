@@ -1,0 +1,301 @@
+"""Out of memory: which item gives up its payload when the memory budget is reached, and who is told of the pressure.
+
+Under `PROCESS` and `POWER` an item is in the log before it is in memory, so spilling writes nothing: the payload is forgotten, the address kept. Under `MEMORY` it is
+staged first, that is written to the log then.
+"""
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .._core.hot import Parcel
+from .._store.log import NoRoom
+from ..codecs import compress
+from ..errors import InvalidOption
+from ..options import OverflowStrategy, check_thresholds
+from .putting import Putting
+
+__all__ = ["Spilling"]
+
+_NO_LIMIT = (1 << 63) - 1
+_HYSTERESIS = 0.05
+"""How far usage must fall below a threshold before crossing it counts again."""
+
+_STAGE_ITEMS = 256
+_STAGE_BYTES = 1 << 20
+_CHUNKED_FROM = 1024
+"""From this many items in memory on, a MEMORY queue spills a sixteenth at a time: staging by the piece costs some µs each."""
+
+
+class _Subscription:
+    def __init__(self, callback: Callable[[float], object], thresholds: tuple[float, ...]) -> None:
+        self.callback = callback
+        self.thresholds = thresholds
+        self.crossed: set[float] = set()
+
+
+class Spilling(Putting):
+    """The overflow strategies, the memory verbs, memory pressure."""
+
+    _subscriptions: list[_Subscription]
+    _by_size: list[tuple[int, int, int]]
+    """LARGEST: a heap of (-bytes, sequence, priority), some of which have left meanwhile."""
+    _by_size_upto: int = 0
+
+    # --- the budget
+
+    def _set_budget(self, items: int, nbytes: int | None) -> None:
+        ratio = self._options.overflow_ratio
+        self._memory_items = items
+        self._memory_bytes = nbytes
+        self.budget_items = max(1, int(items * ratio))
+        self.budget_bytes = _NO_LIMIT if nbytes is None else max(1, int(nbytes * ratio))
+        self._watch()
+
+    def _usage(self) -> float:
+        """Share of the memory budget in use: items or bytes, whichever is greater."""
+        usage = self.resident / self._memory_items
+        if self._memory_bytes is not None:
+            usage = max(usage, self.resident_bytes / self._memory_bytes)
+        return usage
+
+    @property
+    def memory_size(self) -> int:
+        """Items resident in memory."""
+        return self.resident
+
+    @property
+    def pressure(self) -> float:
+        """0.0 to 1.0: the share of the memory budget in use. Above 1.0 when items wait on disk: 1 + how many memories full."""
+        on_disk = self.disk_size
+        if on_disk > 0:
+            return 1.0 + on_disk / self._memory_items
+        return min(1.0, self._usage())
+
+    def _relieve(self) -> None:
+        """Called when memory use has crossed what the core watches for: tell of the pressure, spill what is over the budget."""
+        self._feel_pressure()
+        if self.resident > self.budget_items or self.resident_bytes > self.budget_bytes:
+            if self._log is not None:
+                with self._tail:
+                    try:
+                        self._spill_to(self.budget_items, self.budget_bytes)
+                    except NoRoom:
+                        pass  # only what is not in the log yet stays; the next enqueue meets the full disk and says so
+        self._watch()
+        self._tell()
+
+    # --- strategies (the caller holds the tail)
+
+    def _spill_to(self, items: int, nbytes: int) -> int:
+        """Spill until no more than this is resident; returns how many items were. Raises NoRoom if one must be staged and cannot be."""
+        spilled = 0
+        if self.resident > items and not self.logs and self._memory_items >= _CHUNKED_FROM:
+            items = max(0, items - self._memory_items // 16)
+        while self.resident > items or self.resident_bytes > nbytes:
+            n = self._spill_some(self.resident - items)
+            if not n:
+                break
+            spilled += n
+        return spilled
+
+    def _spill_some(self, most: int) -> int:
+        strategy = self._options.overflow_strategy
+        if strategy is OverflowStrategy.LARGEST:
+            return self._spill_largest()
+        priority = self._lowest_resident_lane() if strategy is OverflowStrategy.BY_PRIORITY else self._oldest_resident_lane()
+        return self._spill_first(priority, most)
+
+    def _spill_first(self, priority: int, most: int) -> int:
+        """Fold the first ring item of a line; without a ring, forget from the heap."""
+        if priority < 0:
+            return self._spill_heap()
+        if not self._fold_first(priority):
+            self._stage_ring(priority, max(1, most))
+            if not self._fold_first(priority):
+                raise AssertionError("I1: a staged item can be folded")
+        return 1
+
+    def _spill_heap(self) -> int:
+        unlogged = self._unlogged_heap()
+        if unlogged is not None:
+            priority, description = unlogged
+            self._stage(priority, [description])
+        return int(self._forget_heap())
+
+    def _spill_largest(self) -> int:
+        """Forget the payload of the largest item in memory; the item keeps its place as a stub."""
+        self._note_sizes()
+        while self._by_size:
+            _, sequence, priority = heapq.heappop(self._by_size)
+            description = self._find(priority, sequence)
+            if description is None:
+                continue
+            if not self._logged(priority, sequence):
+                self._stage(priority, [description])
+            if self._forget(priority, sequence):
+                self._fold_stubs(priority)
+                return 1
+        return self._spill_first(self._oldest_resident_lane(), 1)
+
+    def _note_sizes(self) -> None:
+        """Enter what came in since the last look; built anew when most of the book has left."""
+        if self._by_size_upto == 0 or len(self._by_size) > 4 * self.resident + 64:
+            self._by_size = []
+            self._by_size_upto = 0
+        first_new = self._by_size_upto
+        for lane in self._lanes():
+            for nbytes, sequence in self._ring_sizes(lane.priority, first_new):
+                heapq.heappush(self._by_size, (-nbytes, sequence, lane.priority))
+        self._by_size_upto = self.next_sequence
+
+    def _fold_stubs(self, priority: int) -> None:
+        """Stubs at the front of a line need no memory at all: fold them. A line of too many stubs gives up its oldest resident item as well."""
+        while self._first_is_stub(priority):
+            self._fold_first(priority)
+        while self.logs and self._ring_length(priority) > 2 * self._memory_items + 1024:
+            self._fold_first(priority)
+
+    # --- staging: MEMORY items on their way to the log
+
+    def _stage_ring(self, priority: int, most: int) -> None:
+        """Write the first unlogged items of a line to the log, some at a time."""
+        batch: list[tuple[Any, ...]] = []
+        nbytes = 0
+        for description in self._unlogged_in_ring(priority, min(most, _STAGE_ITEMS)):
+            nbytes += description[4]
+            if batch and nbytes > _STAGE_BYTES:
+                break
+            batch.append(description)
+        self._stage(priority, batch)
+
+    def _stage(self, priority: int, descriptions: Iterable[tuple[Any, ...]]) -> None:
+        parcels = []
+        for sequence, item, direct, kind, nbytes, enqueued_ns, expiry_ns, id, attempts, flags in descriptions:
+            if direct:
+                kind, payload = self._codec.encode(item)
+            else:
+                payload = item
+            codec, stored = 0, payload
+            if self._compression:
+                smaller = compress(self._compression, payload)
+                if smaller is not None:
+                    codec, stored = self._compression, smaller
+            parcel = Parcel(item, direct, kind, codec, stored, nbytes, priority, expiry_ns)
+            parcel.sequence, parcel.id, parcel.enqueued_ns = sequence, id, enqueued_ns
+            parcel.attempts, parcel.flags = attempts, flags
+            parcels.append(parcel)
+        if not parcels:
+            return
+        segment, offsets = self._write(parcels)
+        for parcel, offset in zip(parcels, offsets, strict=True):
+            self._staged(priority, parcel.sequence, segment.map, offset, parcel.codec)
+        if not segment.map.dirty:
+            self._dirtied(segment.map)
+
+    # --- the memory verbs
+
+    def flush_to_disk(self, n: int | None = None) -> int:
+        """Move the `n` oldest resident items (None: all) out of memory, whatever the strategy; returns how many moved.
+
+        They keep their places in line. A queue without a disk_path moves nothing.
+        """
+        self._refuse(taking=True)
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
+            raise InvalidOption("n", n, "an int from 0, or None for all")
+        if self._log is None:
+            return 0
+        before = self.resident
+        keep = 0 if n is None else max(0, before - n)
+        with self._tail, self._head:
+            try:
+                while self.resident > keep:
+                    if not self._spill_first(self._oldest_resident_lane(), self.resident - keep):
+                        break
+            except NoRoom as shortage:
+                if before == self.resident:
+                    raise self._full_error(shortage) from None
+        self._watch()
+        return max(0, before - self.resident)
+
+    def flush_oldest(self, n: int) -> int:
+        """Move the `n` oldest resident items out of memory; returns how many moved."""
+        return self.flush_to_disk(n)
+
+    def compact_memory(self) -> int:
+        """Give back memory that holds nothing any more (places of removed items, free blocks); returns the bytes."""
+        self._refuse(taking=True)
+        with self._tail, self._head:
+            return self._compact_lanes()
+
+    def shrink_memory(self) -> int:
+        """Move everything to disk and give the memory back; returns the bytes, payloads included."""
+        before = self.resident_bytes
+        self.flush_to_disk()
+        return before - self.resident_bytes + self.compact_memory()
+
+    def set_memory_limit(self, nbytes: int | None) -> None:
+        """Change `memory_limit`; it holds when this returns (what is over it has been spilled)."""
+        self._refuse(taking=True)
+        if nbytes is not None and (isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1):
+            raise InvalidOption("nbytes", nbytes, "an int from 1, or None for no limit")
+        self._set_budget(self._memory_items, nbytes)
+        self._relieve()
+
+    # --- pressure
+
+    def on_memory_pressure(self, callback: Callable[[float], object], thresholds: Iterable[float] = (0.7, 0.9)) -> Callable[[], None]:
+        """Call `callback(usage)` whenever memory use crosses a threshold upwards; returns a function that ends the subscription.
+
+        `usage` is the share of the memory budget (items or bytes, whichever is greater). A threshold counts again after usage fell 0.05 below it. The callback runs
+        in the thread that crossed it, after the crossing call's work and outside any lock: it may call the queue.
+        """
+        if not callable(callback):
+            raise InvalidOption("callback", callback, "a callable that takes the usage")
+        subscription = _Subscription(callback, check_thresholds(thresholds))
+        self._subscriptions.append(subscription)
+        self._relieve()
+
+        def unsubscribe() -> None:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+            self._watch()
+
+        return unsubscribe
+
+    def _feel_pressure(self) -> None:
+        usage = self._usage()
+        for subscription in list(self._subscriptions):
+            crossed = [t for t in subscription.thresholds if usage >= t and t not in subscription.crossed]
+            if crossed:
+                subscription.crossed.update(crossed)
+                callback = subscription.callback
+                self._tell_later(lambda callback=callback: callback(usage))  # type: ignore[misc]
+            subscription.crossed -= {t for t in subscription.crossed if usage < t - _HYSTERESIS}
+
+    def _eased(self) -> None:
+        """Called by the core when memory use has fallen to what it watches for."""
+        self._feel_pressure()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have the core call when the next threshold is crossed, up or down."""
+        up = [t for s in self._subscriptions for t in s.thresholds if t not in s.crossed]
+        items, nbytes = self.budget_items, self.budget_bytes
+        if up:
+            # "Above soft" is "at least threshold" for whole items.
+            items = min(items, max(0, -int(-min(up) * self._memory_items // 1) - 1))
+            if self._memory_bytes is not None:
+                nbytes = min(nbytes, max(0, -int(-min(up) * self._memory_bytes // 1) - 1))
+        self.soft_items, self.soft_bytes = items, nbytes
+        down = [t for s in self._subscriptions for t in s.crossed]
+        if down:
+            level = max(down) - _HYSTERESIS
+            self.low_items = int(level * self._memory_items)
+            self.low_bytes = _NO_LIMIT if self._memory_bytes is None else int(level * self._memory_bytes)
+        else:
+            self.low_items = self.low_bytes = -1
+
+    _memory_items: int = 1
+    _memory_bytes: int | None = None

@@ -1,0 +1,341 @@
+"""The slow half of dequeue, and the leases.
+
+wait → claim (the item leaves its line) → decode → settle (its record is marked) → commit → tell. A claim is always settled or given back: an item whose decoding fails, whose taker
+is interrupted or whose lease runs out goes back to its old place.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from .._core.hot import Claim
+from .._core.lane import lane_over
+from ..errors import InvalidOption, LeaseExpired, QueueClosed, QueueEmpty
+from ..options import seconds
+from .delivery import Delivery
+from .parts import Parts
+from .waiters import Waiter
+
+__all__ = ["Taking"]
+
+
+class Taking(Parts):
+    """`dequeue`, `dequeue_batch`, `lease`, `peek` where the hot way declined."""
+
+    # --- dequeue
+
+    def _dequeue_slow(self, timeout: float | timedelta | None) -> Any:
+        self._refuse(taking=True)
+        try:
+            claim = self._next_claim(self._until(timeout))
+            item = self._decoded(claim)
+            self._settle(claim, True)
+            if self._is_power():
+                self._covered()
+            return item
+        finally:
+            self._tell()
+
+    def _dequeue_batch_slow(self, taken: list[Any], max_items: Any, timeout: float | timedelta | None) -> list[Any]:
+        """Go on with a batch that the hot way began (`taken` is settled already); `max_items` more at most."""
+        try:
+            self._refuse(taking=True)
+            if not taken:
+                max_items = self._batch_size(max_items)
+            if self._state == "closing" and not len(self):
+                raise QueueClosed(f"{self!r} is closed", hint="open it again to go on")
+            deadline = self._until(timeout)
+            while max_items > 0:
+                try:
+                    claim = self._next_claim(self._until(0) if taken else deadline)
+                except (QueueEmpty, QueueClosed):
+                    break
+                try:
+                    item = self._decoded(claim)
+                except Exception:
+                    # What was taken before it is delivered; the next call meets this one again and says so.
+                    if not taken:
+                        raise
+                    break
+                self._settle(claim, True)
+                taken.append(item)
+                max_items -= 1
+                if max_items and self.hot_out and len(self):
+                    more = self.dequeue_batch(max_items)
+                    taken.extend(more)
+                    break
+            if taken and self._is_power():
+                self._covered()
+            return taken
+        finally:
+            self._tell()
+
+    def _batch_size(self, n: Any) -> int:
+        if n is None:
+            return self._options.default_batch_size
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InvalidOption("max_items", n, "an int from 1, or None for default_batch_size")
+        return n
+
+    def _until(self, timeout: float | timedelta | None) -> float | None:
+        """The monotonic time up to which to wait; None = for ever."""
+        return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
+
+    def _next_claim(self, deadline: float | None) -> Claim:
+        """The first item, out of line. Waits for it until the deadline."""
+        claim = self._claim_now()
+        if claim is not None:
+            return claim
+        waiter: Waiter | None = None
+        try:
+            while True:
+                if self._state == "closed" or (self._state == "closing" and not self._leases):
+                    raise QueueClosed(f"{self!r} is closed and empty", hint="open it again to go on")
+                now = self._clock.monotonic()
+                if deadline is not None and now >= deadline:
+                    raise QueueEmpty
+                if waiter is None or waiter.woken:
+                    waiter = Waiter()
+                    self._takers.enter(waiter)
+                else:
+                    waiter.wait(None if deadline is None else deadline - now)
+                    self._refuse(taking=True)
+                claim = self._claim_now()
+                if claim is not None:
+                    return claim
+        finally:
+            if waiter is not None:
+                self._takers.leave(waiter)
+                if len(self._takers) and len(self):
+                    self._takers.wake()
+
+    def _claim_now(self) -> Claim | None:
+        claim = self._claim_hot()
+        if claim is None and len(self):
+            with self._head:
+                claim = self._claim()
+        return claim
+
+    def _decoded(self, claim: Claim) -> Any:
+        """The claimed item as the user knows it; on failure it is back in its place."""
+        try:
+            return self._item_of(claim)
+        except BaseException:
+            self._return(claim)
+            raise
+
+    def _return(self, claim: Claim) -> None:
+        """Give a claim back to its old place, in memory if there is room."""
+        keep = self.resident < self.budget_items and self.resident_bytes + claim.nbytes <= self.budget_bytes
+        self._give_back(claim, keep)
+        if self.takers:
+            self._takers.wake()
+
+    def _expire(self, claim: Claim) -> None:
+        """Called by the core for an item that expired in line: settled, counted, told."""
+        self._settle(claim)
+        self.n_expired += 1
+        if self._options.on_expired is not None:
+            self._tell_later(lambda: self._options.on_expired(self._item_of(self._with_payload(claim))))  # type: ignore[misc]
+
+    def _with_payload(self, claim: Claim) -> Claim:
+        return claim
+
+    # --- lease
+
+    def lease(self, timeout: float | timedelta | None = None) -> Delivery:
+        """Take the first item on lease; waits as `dequeue` does.
+
+        The item is yours for `lease_timeout` seconds: `ack()` it, `nack()` it, or `extend()` the time. An item whose lease runs out, or whose process dies, is
+        delivered again, at its old place and with `attempts` one higher.
+        """
+        self._refuse(taking=True)
+        try:
+            delivery = self._deliver(self._next_claim(self._until(timeout)))
+            if self._is_power():
+                self._covered()
+            return delivery
+        finally:
+            self._tell()
+
+    def lease_batch(self, n: int | None = None, *, timeout: float | timedelta | None = 0) -> list[Delivery]:
+        """Take up to `n` items on lease, each to be acknowledged by itself; `[]` when there is none."""
+        self._refuse(taking=True)
+        n = self._batch_size(n)
+        deadline = self._until(timeout)
+        deliveries: list[Delivery] = []
+        try:
+            while len(deliveries) < n:
+                try:
+                    claim = self._next_claim(self._until(0) if deliveries else deadline)
+                except QueueEmpty:
+                    break
+                except QueueClosed:
+                    if not deliveries:
+                        raise
+                    break
+                deliveries.append(self._deliver(claim))
+            if deliveries and self._is_power():
+                self._covered()
+            return deliveries
+        finally:
+            self._tell()
+
+    def _deliver(self, claim: Claim) -> Delivery:
+        item = self._decoded(claim)
+        # The attempt is on record before the item is handed out: one that kills its consumer must not be tried for ever.
+        map, offset = self._locate(claim)
+        if map is not None:
+            attempts = claim.attempts + 1
+            try:
+                map.owner.count_attempt(offset, attempts)
+            except BaseException:
+                self._return(claim)
+                raise
+            if not map.dirty:
+                self._dirtied(map)
+            claim.attempts = min(attempts, 255)
+        else:
+            claim.attempts = min(claim.attempts + 1, 255)
+        self._n_leased += 1
+        until = self._clock.monotonic() + self._options.lease_timeout
+        token = self._leases.grant(claim, until)
+        if self._pump is not None:
+            self._wake_for_leases(until)
+        return Delivery(self, token, item, claim.id, claim.attempts, claim.enqueued_ns, claim.priority)
+
+    _n_leased: int = 0
+    _n_redelivered: int = 0
+    _lease_wake: float = float("inf")
+
+    def _wake_for_leases(self, until: float) -> None:
+        """Have the pump look when the first lease may be overdue; one appointment at a time."""
+        if until < self._lease_wake:
+            self._lease_wake = until
+            assert self._pump is not None
+            self._pump.at(until, self)
+
+    def _end_lease(self, token: int, verb: str) -> Claim:
+        claim = self._leases.end(token)
+        if claim is None:
+            raise LeaseExpired(
+                f"{verb} came too late: the lease had ended and the item may be with somebody else", where=self._options.name,
+                hint="make the handler idempotent, raise lease_timeout, or extend() the lease while it works",
+            )
+        return claim
+
+    def _ack(self, token: int) -> None:
+        self._refuse(taking=True)
+        self._end_overdue()
+        claim = self._end_lease(token, "ack")
+        self._settle(claim, True)
+        if self._is_power():
+            self._covered()
+        self._wake_if_closing()
+        self._tell()
+
+    def _nack(self, token: int, delay: float | timedelta, error: BaseException | str | None) -> None:
+        self._refuse(taking=True)
+        if seconds("delay", delay):
+            raise InvalidOption("delay", delay, "0: delayed return is not there yet")
+        self._end_overdue()
+        claim = self._end_lease(token, "nack")
+        self._n_redelivered += 1
+        self._return(claim)
+
+    def _nack_quietly(self, token: int, error: BaseException | None) -> None:
+        """Leaving a `with` block by an exception: a lease that is gone must not hide it."""
+        try:
+            self._nack(token, 0, error)
+        except (LeaseExpired, QueueClosed):
+            pass
+
+    def _extend(self, token: int, time_s: float | timedelta) -> None:
+        self._refuse(taking=True)
+        self._end_overdue()
+        until = self._clock.monotonic() + seconds("seconds", time_s, above_0=True)
+        if not self._leases.extend(token, until):
+            self._end_lease(token, "extend")
+        if self._pump is not None:
+            self._wake_for_leases(until)
+
+    def _end_overdue(self) -> None:
+        """Leases end by the clock, whether or not the pump has come round: an ack that is late is late."""
+        for claim in self._leases.overdue(self._clock.monotonic()):
+            self._n_redelivered += 1
+            self._return(claim)
+
+    def _is_settled(self, token: int, delivery: Delivery) -> bool:
+        """Whether the handler acknowledged or returned the item itself inside its `with` block."""
+        return False
+
+    def _wake_if_closing(self) -> None:
+        if self._state == "closing":
+            self._takers.wake_all()
+
+    # --- looking
+
+    def peek(self) -> Any:
+        """The item that `dequeue` would give, left where it is. Raises `QueueEmpty`."""
+        self._refuse(taking=True)
+        try:
+            with self._head:
+                seen = self._peek()
+            if seen is None:
+                if self._state != "open":
+                    raise QueueClosed(f"{self!r} is closed and empty", hint="open it again to go on")
+                raise QueueEmpty
+            return self._unpack(*seen)
+        finally:
+            self._tell()
+
+    def snapshot(self) -> Iterator[Any]:
+        """The items in line, in order, from both tiers, as they were when the iteration began; what leaves meanwhile may or may not be seen.
+
+        Takes nothing. Memory: one reference per resident item, one read-ahead buffer for the disk.
+        """
+        self._refuse(taking=True)
+        now = self.now_ns()
+        for claim in self._waiting_claims():
+            if claim.expiry_ns and claim.expiry_ns <= now:
+                continue
+            yield self._item_of(claim)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.snapshot()
+
+    def _waiting_claims(self) -> Iterator[Claim]:
+        """Copies of everything in line, in order. They must be neither settled nor given back."""
+        with self._head:
+            parts = []
+            for lane in self._lanes():
+                runs = [run.clone() for run in lane.runs]
+                parts.append((lane, self._in_heap(lane.priority), runs, lane.merge, self._in_ring(lane.priority)))
+        for lane, heap, runs, merge, ring in parts:
+            for claim in heap:
+                yield from self._still_there(claim)
+            yield from self._in_runs(runs, merge)
+            for claim in ring:
+                yield from self._still_there(claim)
+
+    def _still_there(self, claim: Claim) -> Iterator[Claim]:
+        """A copy taken from memory may be a stub: read its payload, if it has not left meanwhile."""
+        if not claim.has_payload:
+            map, offset = self._locate(claim)
+            if map.settled(offset):
+                return
+            payload = map.owner.recall(offset)
+            if payload is None:
+                return
+            claim.fill_in(payload)
+        yield claim
+
+    def _in_runs(self, runs: list[Any], merge: bool) -> Iterator[Claim]:
+        cursor = lane_over(runs, merge)
+        while True:
+            with self._head:
+                claim = self._read(cursor)
+            if claim is None:
+                return
+            yield claim

@@ -1,0 +1,242 @@
+"""A queue's folder as a whole: who has it, and what was set aside in it.
+
+`FolderLock` is a `flock` on the open file `lock`: the kernel gives it back when its holder dies, however it dies. What the file says
+(pid, host, since when) is for people and error messages, and is never believed. Two things a `flock` does not do by itself:
+
+* A second open in the same process is refused from a registry by device and inode, with an error that says so.
+* A forked child would share its parent's lock and keep it alive past the parent's death. It closes its copy before
+  it runs anything else, without unlocking: what it inherits is an object that holds nothing.
+
+The lock file is never removed, so that nobody can hold the lock of a file that the name no longer leads to.
+
+`Quarantine` keeps what was damaged. It is on stable storage, with a line that says what it is and why, before the caller may
+touch the original. If there is no room for that it raises, and the original is still there. It never replaces anything, and a
+repetition after a kill finds what is already kept.
+
+Locks: `_taking` covers registry and flock together, and is held over a fork. Nothing else is taken inside of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Final
+
+from ..errors import QueueLocked
+from .files import Access, Disk
+from .layout import LOCK_NAME, QUARANTINE_NAME, REPORT_NAME
+
+Clock = Callable[[], int]
+
+_HOLDER_BYTES_MAX: Final = 512
+
+_taking = threading.RLock()
+_held: weakref.WeakValueDictionary[tuple[int, int], FolderLock] = weakref.WeakValueDictionary()
+
+
+class FolderLock:
+    """The right to write to a folder, from construction to `release`."""
+
+    def __init__(self, disk: Disk, clock: Clock = time.time_ns) -> None:
+        self._disk = disk
+        self._fd = -1
+        self.pid = os.getpid()
+        identity = disk.identity()
+        with _taking:
+            holder = _held.get(identity)
+            if holder is not None and holder.held:
+                raise QueueLocked(disk.path, pid=holder.pid)
+            self._fd = _locked_file(disk)
+            _held[identity] = self
+        # A full disk must not keep the queue from opening: the line is for people.
+        with suppress(OSError):
+            line = _holder_line(self.pid, clock()).encode()
+            disk.pwrite(self._fd, line, 0)
+            disk.truncate(self._fd, len(line))
+
+    @property
+    def held(self) -> bool:
+        """False after `release`, and in a forked child from the start."""
+        return self._fd >= 0
+
+    def release(self) -> None:
+        """Let go. A forked child, which holds nothing, may call it too."""
+        with _taking:
+            fd, self._fd = self._fd, -1
+            if fd < 0:
+                return
+            with suppress(OSError):
+                self._disk.truncate(fd, 0)  # nobody has it now, and nobody is named
+            self._disk.close_file(fd)
+
+    def __del__(self) -> None:
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _leave_to_parent(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)  # not LOCK_UN, which would take the lock away from the parent as well
+
+
+def _locked_file(disk: Disk) -> int:
+    while True:
+        try:
+            fd = disk.create(LOCK_NAME, 0)
+        except FileExistsError:
+            try:
+                fd = disk.open_rw(LOCK_NAME)
+            except FileNotFoundError:
+                continue  # removed in between, by hand
+        try:
+            if not disk.try_lock(fd):
+                raise _locked_by(disk, fd)
+            if disk.names(LOCK_NAME, fd):
+                return fd
+        except BaseException:
+            disk.close_file(fd)
+            raise
+        # Somebody removed or replaced the file while we came: a lock on a file without its name keeps nobody out.
+        disk.close_file(fd)
+
+
+def _holder_line(pid: int, now_ns: int) -> str:
+    return f"pid={pid} since={_iso(now_ns)} host={socket.gethostname()}\n"
+
+
+def _locked_by(disk: Disk, fd: int) -> QueueLocked:
+    line = disk.pread(fd, _HOLDER_BYTES_MAX, 0).decode("ascii", "replace")
+    match = re.match(r"(pid=([0-9]{1,10}) since=[0-9TZ:-]{1,40} host=([A-Za-z0-9._-]{1,255}))\n", line)
+    if not match:
+        return QueueLocked(disk.path)  # it has the lock and has not come to write its line
+    pid = int(match[2])
+    if match[3] != socket.gethostname() or pid == os.getpid():
+        # Another host or another container, where that number is not the process that has it here.
+        return QueueLocked(disk.path, hint=f"its lock file says {match[1]}")
+    return QueueLocked(disk.path, pid=pid)
+
+
+def _iso(now_ns: int) -> str:
+    return datetime.fromtimestamp(now_ns // 1_000_000_000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _start_in_child() -> None:
+    global _taking
+    _taking = threading.RLock()  # the parent's was taken by a thread that is not here
+    for lock in list(_held.values()):
+        lock._leave_to_parent()
+    _held.clear()
+
+
+# With `_taking` held over the fork there is no lock that is taken and not yet in the registry.
+os.register_at_fork(
+    before=lambda: _taking.acquire() and None,
+    after_in_parent=lambda: _taking.release(),
+    after_in_child=_start_in_child,
+)
+
+
+class Quarantine:
+    """What was damaged and set aside: `quarantine/` in the queue's folder, made when it is first needed."""
+
+    def __init__(self, disk: Disk, clock: Clock = time.time_ns) -> None:
+        self._disk = disk
+        self._clock = clock
+
+    def keep(self, segment: str, offset: int, data: bytes | bytearray | memoryview, reason: str) -> str:
+        """Keep a copy of damaged bytes of a segment; returns its name. When this returns the original may go."""
+        with self._opened() as aside:
+            listed = {name for name, _ in aside.listing()}
+            name = stem = f"{segment}-{offset}"
+            again = 1
+            while f"{name}.bad" in listed:
+                if self._holds(aside, f"{name}.bad", data):
+                    aside.sync_folder()  # kept before a kill, and reported, for the line comes first
+                    return f"{name}.bad"
+                again += 1
+                name = f"{stem}+{again}"
+            name += ".bad"
+            prepared = f"{name}.tmp"
+            if prepared in listed:
+                aside.unlink(prepared)  # of a killed attempt: incomplete, and its original is still there
+            fd = aside.create(prepared, len(data))
+            try:
+                try:
+                    aside.pwrite(fd, data, 0)
+                    aside.datasync(fd)
+                finally:
+                    aside.close_file(fd)
+                # The line goes first, or a kill between the two could leave something that nothing reports.
+                self._report(aside, file=name, segment=segment, offset=offset, length=len(data), reason=reason)
+                aside.rename(prepared, name)
+            except BaseException:
+                with suppress(OSError):
+                    aside.unlink(prepared)
+                raise
+            aside.sync_folder()
+            return name
+
+    def keep_file(self, file: str, reason: str) -> str:
+        """Move a whole file of the queue's folder aside; returns its name there. It takes no more room than before."""
+        with self._opened() as aside:
+            listed = {name for name, _ in aside.listing()}
+            name, again = file, 1
+            while name in listed:
+                again += 1
+                name = f"{file}+{again}"
+            length = {name: size for name, size in self._disk.listing()}[file]
+            self._report(aside, file=name, segment=file, offset=0, length=length, reason=reason)
+            self._disk.rename(file, name, aside)
+            aside.sync_folder()  # before the other one: in two places after a power cut, never in none
+            self._disk.sync_folder()
+            return name
+
+    def bytes_held(self) -> int:
+        """The size of everything in quarantine, the report included."""
+        if QUARANTINE_NAME not in {name for name, _ in self._disk.listing()}:
+            return 0
+        with self._opened() as aside:
+            return sum(size for _, size in aside.listing())
+
+    def _opened(self) -> Disk:
+        return self._disk.subfolder(QUARANTINE_NAME)
+
+    @staticmethod
+    def _holds(aside: Disk, name: str, data: bytes | bytearray | memoryview) -> bool:
+        fd = aside.open_ro(name)
+        try:
+            return aside.size(fd) == len(data) and aside.pread(fd, len(data), 0) == data
+        finally:
+            aside.close_file(fd)
+
+    def _report(self, aside: Disk, **what: str | int) -> None:
+        """Add a line to the report, durable when this returns. The line names bytes and never shows them."""
+        assert aside.access is Access.OWN
+        line = json.dumps({"at": _iso(self._clock()), **what}).encode() + b"\n"
+        try:
+            fd = aside.create(REPORT_NAME, 0)
+            aside.sync_folder()
+        except FileExistsError:
+            fd = aside.open_rw(REPORT_NAME)
+        try:
+            end = aside.size(fd)
+            if end and aside.pread(fd, 1, end - 1) != b"\n":
+                line = b"\n" + line  # the last line was torn
+            try:
+                aside.pwrite(fd, line, end)
+                aside.datasync(fd)
+            except BaseException:
+                with suppress(OSError):
+                    aside.truncate(fd, end)
+                raise
+        finally:
+            aside.close_file(fd)

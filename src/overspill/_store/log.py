@@ -1,0 +1,362 @@
+"""The log: the segments of one queue in order, and the disk they may take.
+
+What it promises: the folder never takes more than the budget, preallocation included; syncs happen in log order, so that a later record is never vouched for before
+an earlier one; after a failed sync nothing is written any more; a segment is unlinked only when everything in it is settled.
+
+What it leaves to others: which records are written (the runtime, which holds the queue's tail while it appends and rolls), when to sync, seal and retire (the pump and
+the group commit). `_structure` guards the list of segments and the budget; `_preparing` lets one thread at a time make a segment; `_syncing` lets
+one sync run at a time. They are taken in the order preparing → syncing → structure, and the tail of the queue before any of them.
+"""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from . import layout
+from .files import Disk
+from .segment import OnDamage, Segment, size_for
+
+__all__ = ["Log", "NoRoom"]
+
+KiB = 1024
+MiB = 1024 * KiB
+
+SMALLEST_SEGMENT = 32 * KiB
+FIRST_SEGMENT = 256 * KiB
+LARGEST_SEGMENT = 64 * MiB
+LARGEST_PLAIN_SEGMENT = 8 * MiB
+"""The plain writer reads a segment as a whole when it seals it."""
+
+FOLDER_OVERHEAD = 8 * KiB
+"""The part of the budget kept for the folder itself and its lock file."""
+
+PAGES_AHEAD = 1 * MiB
+"""How much of a fresh segment is backed by pages before it is put to use."""
+
+
+class NoRoom(Exception):
+    """The next record fits neither into the budget nor onto the device."""
+
+    def __init__(self, needed: int, free: int, device: OSError | None = None) -> None:
+        super().__init__(needed, free, device)
+        self.needed, self.free, self.device = needed, free, device
+
+
+class Log:
+    """The segments of an open queue."""
+
+    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, recycles: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_broken: Callable[[BaseException], None]) -> None:
+        self.disk = disk
+        self.queue = queue
+        self.max_bytes = max_bytes
+        self.plain = plain
+        self.segments: dict[int, Segment] = {}
+        self.active: Segment | None = None
+        self.next: Segment | None = None
+        self.used_bytes = FOLDER_OVERHEAD
+        self.broken: BaseException | None = None
+        self.unsealed: list[Segment] = []
+        """Rolled, still to be sealed if they are not consumed first."""
+        self.emptied: dict[int, Segment] = {}
+        """Everything in them is settled: to be retired."""
+        self.next_number = 1
+        self.sync_count = 0
+        self.retired_count = 0
+        self._spares: list[tuple[str, int]] = []
+        self._recycles = recycles
+        self._now_ns = now_ns
+        self._on_damage = on_damage
+        self._on_broken = on_broken
+        self._dirty: dict[int, Segment] = {}
+        self._names_dirty = False
+        self._structure = threading.RLock()
+        self._preparing = threading.RLock()
+        self._syncing = threading.RLock()
+        largest = LARGEST_PLAIN_SEGMENT if plain else LARGEST_SEGMENT
+        self._largest = max(SMALLEST_SEGMENT, min(largest, max_bytes // 8 // 4096 * 4096))
+        self._planned = min(FIRST_SEGMENT, self._largest)
+
+    # --- what there is
+
+    def adopt(self, segments: Iterable[Segment], next_number: int, other_bytes: int) -> None:
+        """Take over what recovery found: the earlier segments, and what else takes room in the folder."""
+        with self._structure:
+            for segment in segments:
+                segment.on_damage = self._on_damage
+                self.segments[segment.number] = segment
+                self.used_bytes += segment.allocated
+            self.used_bytes += other_bytes
+            self.next_number = next_number
+
+    @property
+    def free_bytes(self) -> int:
+        return self.max_bytes - self.used_bytes
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def in_order(self) -> list[Segment]:
+        """The segments, oldest first."""
+        with self._structure:
+            return [self.segments[number] for number in sorted(self.segments)]
+
+    # --- room
+
+    def fits_ever(self, record_bytes: int, records: int, priorities: int) -> bool:
+        """Whether such records could be written if the log were empty."""
+        return size_for(record_bytes, records, priorities) + FOLDER_OVERHEAD <= self.max_bytes
+
+    def roll(self, record_bytes: int, records: int, priorities: int, base_sequence: int, populate: int) -> Segment:
+        """Put the next segment to use, with room for these records. The caller holds the tail. Raises NoRoom and has changed nothing."""
+        self.refuse_if_broken()
+        least = size_for(record_bytes, records, priorities)
+        with self._preparing:
+            fresh = self.next
+            if fresh is not None and fresh.allocated >= least:
+                self.next = None
+            else:
+                fresh = self._prepare_for(least, populate)
+            with self._structure:
+                number = self.next_number
+                fresh.put_to_use(number, base_sequence, self._now_ns())
+                self.next_number = number + 1
+                self._names_dirty = True
+                old, self.active = self.active, fresh
+                self.segments[number] = fresh
+                if old is not None and not old.retired:
+                    self.unsealed.append(old)
+                    if old.map.live == 0:
+                        self.emptied[old.number] = old
+        return fresh
+
+    def _prepare_for(self, least: int, populate: int) -> Segment:
+        """A segment of the planned size, or as small as the room makes it, but no smaller than `least`."""
+        self.retire_emptied()
+        if self.free_bytes < max(least, self._planned):
+            self._drop_spares()
+        for size in dict.fromkeys((max(least, self._planned), max(least, self._planned // 2), max(least, SMALLEST_SEGMENT), least)):
+            if size <= self.free_bytes:
+                break
+        else:
+            # The room may be in the segment that was prepared too small, or in the active one when all of it is settled.
+            if self.next is not None:
+                self._discard(self.next)
+                self.next = None
+            if least > self.free_bytes and self.active is not None and self.active.map.live == 0:
+                self.retire(self.active)
+            size = least
+            if size > self.free_bytes:
+                raise NoRoom(least, self.free_bytes)
+        return self._prepare(size, populate)
+
+    def _prepare(self, size: int, populate: int) -> Segment:
+        recycled = None
+        with self._structure:
+            if self._spares:
+                recycled, held = self._spares.pop()
+                size = max(size, held) if max(size, held) - held <= self.free_bytes else held
+                self.used_bytes += size - held
+            else:
+                if size > self.free_bytes:
+                    raise NoRoom(size, self.free_bytes)
+                self.used_bytes += size
+        name = layout.prepared_name(self.next_number)
+        try:
+            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, populate=populate, recycled=recycled, now_ns=self._now_ns())
+        except OSError as error:
+            with self._structure:
+                self.used_bytes -= size
+            raise NoRoom(size, self.free_bytes, error) from error
+        segment.on_damage = self._on_damage
+        self._planned = min(self._largest, self._planned * 2)
+        return segment
+
+    def prepare_next(self, populate: int = PAGES_AHEAD) -> bool:
+        """Have the next segment ready before the active one is full. False if there is no room for it now."""
+        with self._preparing:
+            if self.next is not None or self.broken is not None:
+                return True
+            if self.free_bytes < self._planned and not self._spares:
+                return False
+            try:
+                self.next = self._prepare(self._planned, populate)
+            except NoRoom:
+                return False
+            return True
+
+    def _discard(self, segment: Segment) -> None:
+        self.disk.unlink(segment.name)
+        segment.retire()
+        with self._structure:
+            self.used_bytes -= segment.allocated
+
+    def _drop_spares(self) -> None:
+        while self._spares:
+            name, held = self._spares.pop()
+            self.disk.unlink(name)
+            with self._structure:
+                self.used_bytes -= held
+
+    def count_other_bytes(self, n: int) -> None:
+        """Something else in the folder (the quarantine) grew by n bytes."""
+        with self._structure:
+            self.used_bytes += n
+
+    # --- syncing
+
+    def refuse_if_broken(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def dirtied(self, segment: Segment) -> None:
+        """Something in the segment changed after its last sync began."""
+        self._dirty[segment.number] = segment
+        segment.map.dirty = True
+
+    @property
+    def is_dirty(self) -> bool:
+        return bool(self._dirty) or self._names_dirty
+
+    def sync(self) -> None:
+        """All that was written before the call is on stable storage when it returns. Drops the GIL.
+
+        A failed sync is never tried again: the kernel may have dropped what it could not write and report success next time. The log is broken from then on.
+        """
+        with self._syncing:
+            self.refuse_if_broken()
+            numbers = sorted(self._dirty)
+            try:
+                for number in numbers:
+                    segment = self._dirty.pop(number)
+                    # Cleared before the sync: what changes from here on asks for the next one.
+                    segment.map.dirty = False
+                    if segment.retired:
+                        continue
+                    tail = segment.map.tail
+                    self.disk.datasync(segment.fd())
+                    if tail > segment.map.synced:
+                        segment.map.synced = tail
+                if self._names_dirty:
+                    # Files before the folder: a durable name must never point at bytes that are not.
+                    self._names_dirty = False
+                    self.disk.sync_folder()
+                self.sync_count += 1
+            except OSError as error:
+                self.break_down(error)
+                self.refuse_if_broken()
+
+    def break_down(self, error: OSError) -> None:
+        """The disk failed under a write or sync: nothing is acknowledged any more until the queue is opened again."""
+        if self.broken is None:
+            self._on_broken(error)
+
+    # --- sealing and retiring, in the background
+
+    def seal_next(self, next_sequence: int) -> bool:
+        """Seal the oldest rolled segment that still holds something; False if there is none."""
+        with self._structure:
+            while self.unsealed and (self.unsealed[0].retired or self.unsealed[0].map.live == 0):
+                self.unsealed.pop(0)
+            if not self.unsealed:
+                return False
+            segment = self.unsealed[0]
+        self.seal(segment, next_sequence)
+        with self._structure:
+            if self.unsealed and self.unsealed[0] is segment:
+                self.unsealed.pop(0)
+        return True
+
+    def seal(self, segment: Segment, next_sequence: int) -> None:
+        """Sync everything up to the segment, in order, then give it its index and footer."""
+        self.sync()
+        with self._syncing:
+            if segment.retired:
+                return
+            try:
+                given_back = segment.seal(next_sequence)
+            except OSError as error:
+                self.break_down(error)
+                self.refuse_if_broken()
+                return
+            with self._structure:
+                self.used_bytes -= given_back
+
+    def retire_emptied(self) -> int:
+        """Remove the segments in which everything is settled; returns the bytes given back."""
+        given_back = 0
+        while self.emptied:
+            with self._structure:
+                if not self.emptied:
+                    break
+                _, segment = self.emptied.popitem()
+                if segment is self.active or segment.map.live != 0:
+                    continue
+            given_back += self.retire(segment)
+        return given_back
+
+    def retire(self, segment: Segment) -> int:
+        """Remove one segment, everything in which is settled."""
+        with self._syncing, self._structure:
+            if segment.retired:
+                return 0
+            if segment.map.live != 0:
+                raise AssertionError(f"I7: {segment.name} still holds {segment.map.live} items")
+            held = segment.allocated
+            self._dirty.pop(segment.number, None)
+            self.segments.pop(segment.number, None)
+            self.emptied.pop(segment.number, None)
+            if segment in self.unsealed:
+                self.unsealed.remove(segment)
+            if segment is self.active:
+                self.active = None
+            self.retired_count += 1
+            if self._recycles and not self._spares and held <= self._largest and self.broken is None:
+                # Its settle marks first: a recycled file that comes back under its old name after a power cut must say that all is settled.
+                try:
+                    self.disk.datasync(segment.fd())
+                except OSError as error:
+                    self.break_down(error)
+                    return 0
+                spare = layout.spare_name(segment.number)
+                self.disk.rename(segment.name, spare)
+                segment.retire()
+                self._spares.append((spare, held))
+                return 0
+            self.disk.unlink(segment.name)
+            segment.retire()
+            self.used_bytes -= held
+            return held
+
+    # --- the end
+
+    def close(self, next_sequence: int) -> None:
+        """Seal what holds something, sync, remove what holds nothing, let go of everything. The folder says afterwards that it was closed in order."""
+        try:
+            if self.broken is None:
+                self._close_in_order(next_sequence)
+        finally:
+            with self._structure:
+                for segment in [*self.segments.values(), *([self.next] if self.next else [])]:
+                    segment.close()
+
+    def _close_in_order(self, next_sequence: int) -> None:
+        if self.next is not None:
+            self._discard(self.next)
+            self.next = None
+        self._drop_spares()
+        segments = self.in_order()
+        # The last segment stays even if nothing is left in it: it remembers the sequence number.
+        for segment in segments[:-1]:
+            if segment.map.live == 0:
+                self.retire(segment)
+        self.active = None
+        for segment in self.in_order():
+            if segment.footer is None:
+                self.seal(segment, next_sequence)
+        self.sync()
+        self.disk.sync_folder()
+
+    def abandon(self) -> None:
+        """Let go of everything without touching the folder: after a fork, or a failed opening."""
+        for segment in [*self.segments.values(), *([self.next] if self.next else [])]:
+            segment.close()

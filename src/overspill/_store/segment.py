@@ -1,0 +1,373 @@
+"""One segment file: prepared, appended to, sealed, read, retired.
+
+A segment is the write-ahead log and the store at once: an item is written here and nowhere else. The compiled `SegmentMap` keeps what changes per
+operation (tail, marks); this class does what happens once per segment and what needs the file.
+
+It promises: a footer is written only over records that are on stable storage; a file descriptor is closed only when nobody reads
+through it; what is damaged is reported to `on_damage` before it is settled, and never deleted first.
+"""
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .._core.record import build_index, parse_header, scan, split_lanes
+from .._core.segmap import SegmentMap, fresh_marks
+from . import layout
+from .files import Disk
+
+__all__ = ["Segment", "size_for"]
+
+_FOOTER_ROOM = layout.FOOTER.size + 16
+"""The footer, and the padding in front of index and directory; `_core/segmap.pxd` keeps the same room free."""
+
+_WINDOW_ENTRIES = 4096
+"""How much of an index is in memory for one cursor."""
+
+_READ_STEP = 1 << 20
+
+OnDamage = Callable[["Segment", int, str, bytes], None]
+
+
+def size_for(record_bytes: int, records: int, priorities: int) -> int:
+    """The least file size, in whole pages, whose record area takes these records and whose end takes their index and footer."""
+    size = max(16384, record_bytes + 4 * records + 64 * priorities + 1024)
+    while True:
+        size = (size + 4095) // 4096 * 4096
+        room = size - layout.geometry(size).records_start - _FOOTER_ROOM - 64 * priorities - 4 * records
+        if room >= record_bytes:
+            return size
+        size += record_bytes - room
+
+
+def _aligned(offset: int) -> int:
+    return (offset + 7) // 8 * 8
+
+
+def render_end(
+    header: layout.SegmentHeader, lanes: list[tuple[Any, ...]], records_end: int, next_sequence: int
+) -> tuple[bytes, list[layout.DirectoryEntry], layout.Footer]:
+    """Index, directory and footer as they follow the records, from the lanes of `build_index`."""
+    parts: list[bytes] = []
+    entries: list[layout.DirectoryEntry] = []
+    at = _aligned(records_end)
+    for priority, offsets, first_place, last_place, payload_bytes, greatest_expiry, without_expiry, _ in lanes:
+        index = offsets.tobytes()
+        entries.append(
+            layout.DirectoryEntry(
+                priority, len(offsets), at, first_place, last_place, payload_bytes, greatest_expiry, without_expiry,
+                layout.crc32c(index, header.salt),
+            )
+        )
+        parts.append(index)
+        at += len(index)
+    parts.append(bytes(_aligned(at) - at))
+    directory = layout.pack_directory(entries)
+    places = [abs(place) for entry in entries for place in (entry.first_place, entry.last_place)]
+    footer = layout.Footer(
+        number=header.number,
+        records_end=records_end,
+        directory_start=_aligned(at),
+        priorities=len(entries),
+        count=sum(entry.count for entry in entries),
+        least_sequence=min((lane[7] for lane in lanes), default=0),
+        greatest_sequence=max(places, default=0),
+        greatest_expiry_ns=max((entry.greatest_expiry_ns for entry in entries), default=0),
+        without_expiry=sum(entry.without_expiry for entry in entries),
+        directory_crc=layout.crc32c(directory, header.salt),
+        payload_bytes=sum(entry.payload_bytes for entry in entries),
+        next_sequence=next_sequence,
+    )
+    return b"".join([*parts, directory, footer.pack(header.salt)]), entries, footer
+
+
+class Segment:
+    """A segment of an open queue: the owner of a `SegmentMap`."""
+
+    def __init__(self, disk: Disk, name: str, header: layout.SegmentHeader, allocated: int, fd: int | None, plain: bool) -> None:
+        self.disk = disk
+        self.name = name
+        self.header = header
+        self.allocated = allocated
+        """Bytes of the disk budget that the file takes."""
+        self.footer: layout.Footer | None = None
+        self.directory: dict[int, layout.DirectoryEntry] = {}
+        self.version = 0
+        """Changes when the order of the lists that `offsets` answers from changes."""
+        self.on_damage: OnDamage | None = None
+        self.rotten_words = 0
+        self.rebuilt_indexes = 0
+        self._vouched: set[int] = set()
+        self._fd = fd
+        self._readers = 0
+        self._retired = False
+        self._lists: dict[int, array[int]] = {}
+        self._listed_upto = header.records_start
+        self._word_lock: Any = None
+        self.map = SegmentMap(header.number, header.salt, header.slots, header.records_start, header.file_size, plain)
+        self.map.owner = self
+        if plain:
+            self.map.write = self._write_word
+
+    # --- making one
+
+    @classmethod
+    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, populate: int, recycled: str | None = None, now_ns: int) -> Segment:
+        """A segment ready to be put to use, under a temporary name: allocated, marks written, mapped, its first pages backed.
+
+        Raises OSError when the disk has no room; then nothing is left behind. `recycled` names a spare file to build it from.
+        """
+        slots, _, _, records_start = layout.geometry(size)
+        salt = int.from_bytes(os.urandom(4), "little")
+        header = layout.SegmentHeader(
+            flags=0, salt=salt, queue=queue, number=0, through=0, base_sequence=0, created_ns=now_ns,
+            records_start=records_start, file_size=size, slots=slots,
+        )
+        if recycled is None:
+            fd = disk.create(name, size)
+        else:
+            fd = disk.open_rw(recycled)
+            try:
+                disk.allocate(fd, size)
+                disk.rename(recycled, name)
+            except BaseException:
+                disk.close_file(fd)
+                raise
+        try:
+            segment = cls(disk, name, header, size, fd, plain)
+            # The header still lacks its number; it is written again when the segment is put to use.
+            first_part = header.pack().ljust(layout.MARKS_START, b"\0") + fresh_marks(salt, slots)
+            disk.pwrite(fd, first_part, 0)
+            segment.attach()
+            segment.map.open_tail(fd, populate)
+        except BaseException:
+            disk.unlink(name)
+            disk.close_file(fd)
+            raise
+        return segment
+
+    def put_to_use(self, number: int, base_sequence: int, now_ns: int) -> None:
+        """Give a prepared segment its number and its name. From now on it is part of the log."""
+        self.header = self.header._replace(number=number, through=number, base_sequence=base_sequence, created_ns=now_ns)
+        self.disk.pwrite(self.fd(), self.header.pack(), 0)
+        name = layout.segment_name(number)
+        self.disk.rename(self.name, name)
+        self.name = name
+        self.map.number = number
+
+    # --- the file
+
+    @property
+    def number(self) -> int:
+        return self.header.number
+
+    @property
+    def retired(self) -> bool:
+        return self._retired
+
+    def fd(self) -> int:
+        """The descriptor, opened when it is first needed."""
+        if self._fd is None:
+            self._fd = self.disk.open_rw(self.name)
+        return self._fd
+
+    @property
+    def holds_fd(self) -> bool:
+        return self._fd is not None
+
+    def let_go_of_fd(self) -> None:
+        """Close the descriptor if nobody reads through it; it is opened again on demand."""
+        if self._fd is not None and self._readers == 0:
+            fd, self._fd = self._fd, None
+            self.disk.close_file(fd)
+
+    def attach(self) -> None:
+        """Make settling possible: map (or, plain, copy) header, marks and attempt counts."""
+        if self.map.attached or self._retired:
+            return
+        fd = self.fd()
+        first_part = self.read(0, self.header.records_start)
+        rotten = self.map.attach(fd, first_part)
+        self.rotten_words += rotten
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes of the file; fewer at its end, none when the file is gone."""
+        if self._retired and self._fd is None:
+            return b""
+        fd = self.fd()
+        self._readers += 1
+        try:
+            return self.disk.pread(fd, length, offset)
+        finally:
+            self._readers -= 1
+            if self._retired and self._readers == 0:
+                self.let_go_of_fd()
+
+    def _write_word(self, map: SegmentMap, offset: int, length: int) -> None:
+        # Two threads may change one word: under the lock, each writes what the word holds now, so the last write is the newest.
+        if self._word_lock is None:
+            import threading
+
+            self._word_lock = threading.Lock()
+        with self._word_lock:
+            self.disk.pwrite(self.fd(), map.first_part(offset, length), offset)
+
+    # --- reading records
+
+    def offsets(self, priority: int, position: int, first: int) -> tuple[int, array[int], int]:
+        """A window of the lane's records in this segment's own order, as offsets in units of 8.
+
+        From `position` on; or, if `first` is given, from the record at that offset on. Returns (position of the window, window, version).
+        """
+        self.attach()
+        if self._retired:
+            return position, array("I"), self.version
+        if self.footer is None:
+            known = self._listed(priority)
+            if first:
+                position = known.index(first // 8)
+            return position, known[position : position + _WINDOW_ENTRIES], self.version
+        entry = self.directory.get(priority)
+        if entry is None:
+            return position, array("I"), self.version
+        if priority not in self._vouched:
+            entry = self._check_index(entry)
+        if first:
+            position = 0
+            while True:
+                window = self._index_window(entry, position)
+                if not window:
+                    raise AssertionError(f"I2: {self.name} has no record of priority {priority} at {first}")
+                try:
+                    position += window.index(first // 8)
+                    break
+                except ValueError:
+                    position += len(window)
+        return position, self._index_window(entry, position), self.version
+
+    def _check_index(self, entry: layout.DirectoryEntry) -> layout.DirectoryEntry:
+        """Before a lane's index is used for the first time: is it as it was written? If not, the records say what it must be."""
+        if not entry.vouches_for(self.read(entry.index_start, entry.index_size), self.header.salt):
+            assert self.footer is not None
+            start, end = self.header.records_start, self.footer.records_end
+            data = self.read(start, end - start)
+            found = scan(data, self.header.salt, start, start, False, end)
+            for offset, length, _ in found.bad:
+                if self.on_damage is not None:
+                    self.on_damage(self, offset, "header", data[offset - start : offset - start + length])
+            lanes = build_index(data, start, found.records)
+            rebuilt, entries, footer = render_end(self.header, lanes, end, self.footer.next_sequence)
+            self.disk.pwrite(self.fd(), rebuilt, _aligned(end))
+            self.disk.truncate(self.fd(), _aligned(end) + len(rebuilt))
+            self.rebuilt_indexes += 1
+            self.directory = {entry.priority: entry for entry in entries}
+            self.footer = footer
+            self.version += 1
+            entry = self.directory[entry.priority]
+        self._vouched.add(entry.priority)
+        return entry
+
+    def _index_window(self, entry: layout.DirectoryEntry, position: int) -> array[int]:
+        window = array("I")
+        n = min(_WINDOW_ENTRIES, entry.count - position)
+        if n > 0:
+            window.frombytes(self.read(entry.index_start + 4 * position, 4 * n))
+        return window
+
+    def _listed(self, priority: int) -> array[int]:
+        """The unsealed segment's records of a priority in log order, brought up to date."""
+        tail = self.map.tail
+        if tail > self._listed_upto:
+            found: list[tuple[int, array[int]]]
+            if self.map.plain:
+                data = self.read(self._listed_upto, tail - self._listed_upto)
+                records = scan(data, self.header.salt, self._listed_upto, self._listed_upto, False).records
+                found = split_lanes(data, self._listed_upto, records)
+            else:
+                found = self.map.lanes(self.map.walk(self._listed_upto, tail))
+            for level, more in found:
+                self._lists.setdefault(level, array("I")).extend(more)
+            self._listed_upto = tail
+        return self._lists.setdefault(priority, array("I"))
+
+    def recall(self, offset: int) -> bytes | None:
+        """The stored payload of one record; None if it does not check."""
+        found = self._record(offset)
+        return None if found is None else found[1]
+
+    def _record(self, offset: int) -> tuple[dict[str, Any], bytes] | None:
+        head = self.read(offset, layout.RECORD_HEADER.size)
+        fields = parse_header(head, 0, self.header.salt, offset) if len(head) == layout.RECORD_HEADER.size else None
+        if fields is None or fields["length"] > self.header.file_size:
+            return None
+        body = self.read(offset + layout.RECORD_HEADER.size, fields["length"])
+        if len(body) != fields["length"] or layout.crc32c(body, self.header.salt) != fields["payload_crc"]:
+            return None
+        return fields, body[8 * fields["extension"] :]
+
+    def set_aside(self, offset: int) -> None:
+        """A record that the log vouches for does not check: keep its bytes, report it. The caller settles it."""
+        head = self.read(offset, layout.RECORD_HEADER.size)
+        fields = parse_header(head, 0, self.header.salt, offset) if len(head) == layout.RECORD_HEADER.size else None
+        length = layout.RECORD_HEADER.size + (fields["length"] if fields else 0)
+        damaged = self.read(offset, min(length, self.header.file_size))
+        if self.on_damage is not None:
+            self.on_damage(self, offset, "payload" if fields else "header", damaged)
+
+    # --- sealing
+
+    def seal(self, next_sequence: int) -> int:
+        """Write index, directory and footer over records that are on stable storage; returns the bytes of the file given back.
+
+        May run beside readers and settlers; nothing may be appended any more.
+        """
+        if self.footer is not None or self._retired:
+            return 0
+        fd = self.fd()
+        self.disk.datasync(fd)
+        lanes = self._index_lanes()
+        end = self.write_footer(fd, lanes, self.map.tail, next_sequence)
+        self._lists.clear()
+        self.version += 1
+        self.map.close_tail()
+        given_back = self.allocated - end
+        self.disk.truncate(fd, end)
+        self.allocated = end
+        return given_back
+
+    def _index_lanes(self) -> list[tuple[Any, ...]]:
+        start, tail = self.header.records_start, self.map.tail
+        if not self.map.plain:
+            return self.map.index(self.map.walk(start, tail))
+        data = self.read(start, tail - start)
+        return build_index(data, start, scan(data, self.header.salt, start, start, False).records)
+
+    def write_footer(self, fd: int, lanes: list[tuple[Any, ...]], records_end: int, next_sequence: int) -> int:
+        """Write what seals a segment behind `records_end` and sync it; returns the size that the file is then to have."""
+        end, entries, footer = render_end(self.header, lanes, records_end, next_sequence)
+        self.disk.pwrite(fd, end, _aligned(records_end))
+        self.disk.datasync(fd)
+        self.directory = {entry.priority: entry for entry in entries}
+        self.footer = footer
+        return _aligned(records_end) + len(end)
+
+    def trust(self, footer: layout.Footer, directory: Iterable[layout.DirectoryEntry], marked: int) -> None:
+        """Recovery: the segment is as its footer says, and `marked` of its records are settled."""
+        self.footer = footer
+        self.directory = {entry.priority: entry for entry in directory}
+        self.map.restore(footer.records_end, footer.count, footer.count - marked)
+
+    # --- the end
+
+    def retire(self) -> None:
+        """Everything in it is settled and the file has been unlinked: let go of everything."""
+        self._retired = True
+        self.map.retire()
+        self.let_go_of_fd()
+
+    def close(self) -> None:
+        """Let go of memory and descriptor; the file stays."""
+        self.map.detach()
+        self.let_go_of_fd()
