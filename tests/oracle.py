@@ -130,7 +130,7 @@ class Segment:
     attempts: dict[int, int] = field(default_factory=dict)
     """Counts that are not zero, by offset of the record."""
     damage: list[tuple[int, int]] = field(default_factory=list)
-    """(offset, length) of what does not check and should."""
+    """(offset, length) of the stretches that do not check and should."""
     records_end: int = 0
     synced: int = 0
     """The synced position, in bytes."""
@@ -304,7 +304,7 @@ def _read_sealed(data: bytes, header: Header, footer: Footer, found: list[Record
     for record in segment.records:
         if not record.ok:
             segment.damage.append((record.offset, record.end - record.offset))
-    segment.damage.sort()
+    segment.damage = _joined(segment.damage)
     problems += [f"record at {offset}: {length} bytes do not check" for offset, length in segment.damage]
     if not broken_index and not lost:
         _check_totals(segment, footer)
@@ -370,6 +370,16 @@ def _gaps(start: int, end: int, records: list[Record]) -> list[tuple[int, int]]:
     return gaps
 
 
+def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, and those that touch as one."""
+    joined: list[tuple[int, int]] = []
+    for offset, length in sorted(stretches):
+        if joined and sum(joined[-1]) == offset:
+            offset, length = joined[-1][0], joined.pop()[1] + length
+        joined.append((offset, length))
+    return joined
+
+
 def _read_unsealed(data: bytes, header: Header, found: list[Record], vouched: bool, segment: Segment) -> None:
     """No good footer: the records, one after the other, each vouched for by its header's CRC."""
     # "The synced position is the greatest `synced` of any of them." ASSUMED: of any that checks, also of those behind
@@ -408,6 +418,7 @@ def _read_unsealed(data: bytes, header: Header, found: list[Record], vouched: bo
     segment.records = kept
     segment.records_end = kept[-1].end if kept else header.records_start
     segment.index = _index_of(kept)
+    segment.damage = _joined(segment.damage)
     segment.problems += [f"record at {offset}: {length} bytes do not check" for offset, length in segment.damage]
 
 

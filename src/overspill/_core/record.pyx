@@ -260,18 +260,37 @@ def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not Non
     cdef const uint64_t[::1] offsets = records
     cdef Py_ssize_t i, n = offsets.shape[0]
     cdef RecordHeader h
-    lanes = {}
+    cdef const uint8_t *p
+    cdef uint32_t counts[256]
+    cdef uint32_t *at[256]
+    cdef unsigned int[::1] view
+    cdef int priority
+    if n == 0:
+        return []
     for i in range(n):
         if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
             raise ValueError("an offset lies outside the data")
-        memcpy(&h, &data[offsets[i] - base], RECORD_HEADER_SIZE)
-        if h.flags & FLAG_FRONT:
-            continue
-        found = lanes.get(h.priority)
-        if found is None:
-            found = lanes[h.priority] = array("I")
-        found.append(<uint32_t>(offsets[i] >> 3))
-    return list(lanes.items())
+    p = &data[0] - base
+    memset(counts, 0, sizeof(counts))
+    with nogil:
+        for i in range(n):
+            memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
+            if not h.flags & FLAG_FRONT:
+                counts[h.priority] += 1
+    lanes = []
+    for priority in range(256):
+        if counts[priority]:
+            found = array("I", bytes(4 * <Py_ssize_t>counts[priority]))
+            lanes.append((priority, found))
+            view = found
+            at[priority] = <uint32_t *>&view[0]
+    with nogil:
+        for i in range(n):
+            memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
+            if not h.flags & FLAG_FRONT:
+                at[h.priority][0] = <uint32_t>(offsets[i] >> 3)
+                at[h.priority] += 1
+    return lanes
 
 
 def parse_header(const uint8_t[::1] data not None, uint64_t at, uint32_t salt, uint64_t offset):

@@ -41,6 +41,7 @@ cdef class SegmentMap:
     cdef void _unmap_head(self) noexcept
     cdef uint64_t marks_end(self) noexcept
     cdef uint8_t *_map(self, int fd, uint64_t offset, uint64_t length) except NULL
+    cdef int _back_all(self, int fd) except -1
     cdef int _populate(self, uint8_t *start, uint64_t length) except -1
     cdef void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept
     cdef uint64_t *_attempt_word(self, uint32_t slot) except NULL

@@ -31,6 +31,11 @@ cdef extern from "<sys/mman.h>" nogil:
     enum: MAP_SHARED
     void *MAP_FAILED
 
+cdef extern from "<unistd.h>" nogil:
+    int64_t c_pwrite "pwrite"(int fd, const void *data, size_t n, int64_t offset)
+
+cdef char zeros[262144]
+
 cdef enum:
     PAGE = 4096
     MADV_POPULATE_WRITE_ = 23
@@ -65,25 +70,46 @@ cdef class SegmentMap:
         self._unmap_head()
 
     cdef void _unmap_body(self) noexcept:
-        if self.body != NULL:
-            c_munmap(self.body + self.records_start, self.body_mapped)
+        cdef uint8_t *body = self.body
+        cdef uint64_t start = self.records_start, length = self.body_mapped
+        if body != NULL:
             self.body = NULL
+            with nogil:  # unmapping tens of MiB takes milliseconds
+                c_munmap(body + start, length)
 
     cdef void _unmap_head(self) noexcept:
-        if self.head != NULL:
-            if self.plain:
-                free(self.head)
-            else:
-                c_munmap(self.head, self.records_start)
+        cdef uint8_t *head = self.head
+        cdef uint64_t length = self.records_start
+        if head != NULL:
             self.head = NULL
+            if self.plain:
+                free(head)
+            else:
+                with nogil:
+                    c_munmap(head, length)
 
     @property
     def attached(self):
         return self.head != NULL
 
     @property
+    def mapped(self):
+        """Whether the records are mapped."""
+        return self.body != NULL
+
+    @property
     def appendable(self):
         return self.limit > self.records_start
+
+    def attach_fresh(self, int fd):
+        """As `attach`, for a file whose header and marks have just been written."""
+        self.touched = bytearray((self.records_start + PAGE - 1) // PAGE)
+        self.head = self._map(fd, 0, self.records_start)
+        try:
+            self._populate(self.head, self.marks_end())
+        except BaseException:
+            self._unmap_head()
+            raise
 
     def attach(self, int fd, bytes first_part not None):
         """Make settling possible. `first_part` is the file's first `records_start` bytes, just read.
@@ -102,13 +128,7 @@ cdef class SegmentMap:
                 raise MemoryError
             memcpy(self.head, PyBytes_AS_STRING(first_part), self.records_start)
         else:
-            self.head = self._map(fd, 0, self.records_start)
-            try:
-                self._populate(self.head, self.marks_end())
-            except BaseException:
-                self._unmap_head()
-                raise
-            self.touched = bytearray((self.records_start + PAGE - 1) // PAGE)
+            self.attach_fresh(fd)
         for i in range(words):
             word = <uint64_t *>(self.head + MARKS_START) + i
             low, check = <uint32_t>word[0], <uint32_t>(word[0] >> 32)
@@ -151,16 +171,45 @@ cdef class SegmentMap:
 
     # --- appending
 
-    def open_tail(self, int fd, uint64_t populate):
-        """Allow appending: map the record area and have its first `populate` bytes backed."""
+    def open_tail(self, int fd, bint zero):
+        """Allow appending: map the record area and have all of it backed by pages. Drops the GIL.
+
+        With `zero` zeros are written first, in steps: the file's blocks are then initialised (a later sync changes no extents), and the
+        kernel does not read ahead into holes, which made single steps of population take tens of milliseconds.
+        """
+        cdef uint64_t at
         self.limit = self.file_size - FOOTER_ROOM
-        if not self.plain:
-            self.body_mapped = self.file_size - self.records_start
-            self.body = self._map(fd, self.records_start, self.body_mapped) - self.records_start
-            self.populated = self.records_start
-            self.populate(self.records_start + populate)
-        else:
+        if self.plain:
             self.populated = self.file_size
+            return
+        self.body_mapped = self.file_size - self.records_start
+        self.body = self._map(fd, self.records_start, self.body_mapped) - self.records_start
+        self.populated = self.records_start
+        if zero:
+            self._back_all(fd)
+
+    cdef int _back_all(self, int fd) except -1:
+        """Zeros, then pages, a stretch after the other; all without the GIL, because taking it back may take 5 ms each time."""
+        cdef uint64_t at = self.records_start, done, end
+        cdef int64_t written
+        cdef bint failed = False
+        with nogil:
+            while at < self.file_size and not failed:
+                end = min(at + <uint64_t>sizeof(zeros), self.file_size)
+                done = at
+                while done < end:
+                    written = c_pwrite(fd, zeros, end - done, done)
+                    if written < 0 and errno != EINTR:
+                        failed = True
+                        break
+                    done += max(written, <int64_t>0)
+                if not failed and c_madvise(self.body + at, end - at, MADV_POPULATE_WRITE_) and errno != EINVAL and errno != EINTR:
+                    failed = True
+                at = end
+        if failed:
+            PyErr_SetFromErrno(OSError)
+        self.populated = self.file_size
+        return 0
 
     def populate(self, uint64_t upto):
         """Have the record area backed up to file offset `upto`; returns the new `populated`. Drops the GIL."""

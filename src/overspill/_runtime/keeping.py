@@ -18,8 +18,9 @@ from .taking import Taking
 
 __all__ = ["Keeping"]
 
-_AHEAD_MAX = 16 << 20
-_BACK_STEP = 65536
+_POKED = (1 << 63) - 1
+"""What `poke_at` is once the core has asked for the next segment."""
+
 _SEAL_AFTER_S = 1.0
 _SWEEP_MOST = 1024
 
@@ -118,28 +119,11 @@ class Keeping(Spilling, Taking):
                 self._makers.wake()
 
     def _stay_ahead(self) -> None:
-        """Have pages behind the tail, and the next segment ready before this one is full."""
+        """Have the next segment ready before this one is full."""
         assert self._log is not None
-        log, segment = self._log, self._log.active
-        if segment is None or self._state != "open":
-            return
-        if self.poke_at != 0 and segment.map.tail < self.poke_at < (1 << 62):
-            return
-        target = min(segment.map.tail + self._ahead, segment.header.file_size)
-        while segment is log.active and segment.map.populated < target:
-            # Only other slow ways are kept out meanwhile: the hot way never goes behind the backed pages.
-            with self._tail.lock:
-                if segment is not log.active or self._state != "open":
-                    return
-                self._back_pages(segment, min(target, segment.map.populated + _BACK_STEP))
-        self._ahead = min(_AHEAD_MAX, self._ahead * 2)
-        if segment is log.active:
-            full = segment.map.populated >= segment.header.file_size
-            self.poke_at = (1 << 63) - 1 if full else segment.map.populated - (segment.map.populated - segment.map.tail) // 2
-        if log.next is None and segment.map.tail - segment.header.records_start > segment.header.file_size // 4:
-            log.prepare_next()
-        elif log.next is None and self.poke_at > segment.header.file_size // 4:
-            self.poke_at = max(segment.map.tail, min(self.poke_at, segment.header.records_start + segment.header.file_size // 4 + 4096))
+        active = self._log.active
+        if active is not None and self._state == "open" and self.poke_at == _POKED:
+            self._log.prepare_next()
 
     def _seal(self, now: float, due: list[float]) -> None:
         """Seal what was rolled a while ago; what has been consumed by then never needs to be."""
@@ -165,6 +149,9 @@ class Keeping(Spilling, Taking):
             due.append(self._sync_due)
             return
         self._sync_due = None
+        # What was rolled meanwhile is sealed rather than synced: that comes to the same, and unmaps it first.
+        while self._log.seal_next(self.next_sequence):
+            pass
         self._timed_sync()
 
     def _timed_sync(self) -> None:

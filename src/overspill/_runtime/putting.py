@@ -266,8 +266,8 @@ class Putting(Parts):
         self._number(parcels)
         if map.plain or any(len(parcel.payload) > _SMALL_PAYLOAD for parcel in parcels):
             return segment, self._write_through_file(segment, parcels, total)
-        while map.populated < map.tail + total:
-            self._back_pages(segment, min(map.tail + total, map.populated + _PAGES_STEP))
+        if map.populated < map.tail + total:
+            map.populate(map.tail + total + _PAGES_STEP)
         return segment, self._log_mapped(map, parcels)
 
     def _tail_for(self, total: int, records: int, priorities: set[int]) -> Segment:
@@ -277,29 +277,17 @@ class Putting(Parts):
         segment = self._log.active
         if segment is not None and segment.map.appendable and self._fits(segment, total, records, priorities):
             return segment
-        segment = self._log.roll(total, records, len(priorities), self.next_sequence, _PAGES_STEP)
+        segment = self._log.roll(total, records, len(priorities), self.next_sequence)
         self.tail_map = segment.map
-        self._ahead = _PAGES_STEP * 4
-        self.poke_at = 0  # the next hot enqueue asks for more pages and the next segment
+        self.poke_at = 0  # the next hot enqueue has the pump make the segment after this one
         if not self._fits(segment, total, records, priorities):
             raise AssertionError("I8: a fresh segment must have room for what it was made for")
-        self._soon()
         return segment
 
     @staticmethod
     def _fits(segment: Segment, total: int, records: int, priorities: set[int]) -> bool:
         map = segment.map
         return all(map.admit_priority(priority) for priority in priorities) and map.tail + total + 4 * records <= map.limit
-
-    def _back_pages(self, segment: Segment, upto: int) -> None:
-        """Have pages behind the mapping of the tail. Zeros written first keep the kernel from reading ahead into holes (a step then takes 0.2 ms at worst, not 30)."""
-        assert self._disk is not None
-        start = max(segment.map.populated, segment.map.tail)
-        start = (start + 4095) // 4096 * 4096
-        end = min((upto + 4095) // 4096 * 4096, segment.header.file_size)
-        if end > start:
-            self._disk.pwrite(segment.fd(), bytes(end - start), start)
-        segment.map.populate(end)
 
     def _write_through_file(self, segment: Segment, parcels: list[Parcel], total: int) -> list[int]:
         """Large payloads, and everything on a plain file system: by `pwrite`, the first record last, each header after its payload."""
@@ -354,10 +342,9 @@ class Putting(Parts):
             self._pump.soon(self)
 
     def _poke(self) -> None:
-        """The tail has come near the end of the backed pages."""
+        """The tail has come so far that the next segment should be made ready."""
         self.poke_at = (1 << 63) - 1
         self._soon()
 
-    _ahead: int = 0
     _dropped_unseen: int = 0
     """Dropped before they joined a line: never counted as enqueued by the core."""

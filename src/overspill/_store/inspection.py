@@ -1,11 +1,72 @@
-"""Looking at a queue's folder without changing a byte of it. (Being written: the names are final, the contents follow.)"""
+"""Looking at a queue's folder without changing a byte of it: beside a running owner, at a copy, on a read-only file system.
+
+`inspect` says what is there from headers, footers, directories and settle marks, and reads only the records of unsealed segments;
+`deep` checks every checksum there is. `items` yields what waits, in the order in which it would leave, as it is stored.
+
+It promises: nothing is opened for writing, nothing is locked, nothing is made. Beside an owner the answer is about a moment that never was
+exactly: files may come and go while they are looked at. What looks wrong is therefore looked at again, and told only if it stays.
+"""
 
 from __future__ import annotations
 
+import heapq
 import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Final, NamedTuple
 
-__all__ = ["Inspection", "inspect"]
+from .._core.record import build_index, parse_header, scan
+from ..errors import CorruptedData
+from . import layout
+from .files import Access, Disk
+from .layout import Kind
+from .observation import Ending, Found, Header, Known, Reader, Standing, Tail, observe, read_records
+from .recovery import JOINS, Step, decide
+
+__all__ = ["Inspection", "Problem", "SegmentView", "StoredItem", "inspect", "items"]
+
+_LOOKS_MAX: Final = 4
+"""How often a folder is looked at before what looks wrong is believed."""
+
+_WINDOW_ENTRIES: Final = 4096
+
+
+class Problem(NamedTuple):
+    """Something that is not as it was written."""
+
+    file: str
+    offset: int | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}" if self.offset is None else f"{self.file}, offset {self.offset}: {self.what}"
+
+
+@dataclass(frozen=True)
+class SegmentView:
+    """One segment as it was found."""
+
+    name: str
+    number: int
+    through: int
+    """More than `number` only after compaction."""
+    size: int
+    state: str
+    """"sealed", "open", "damaged" (its end is), or "unreadable" (nothing in it can be told)."""
+    records: int
+    waiting: int
+    by_priority: Mapping[int, int]
+    """Waiting items by priority."""
+    payload_bytes: int
+    """Of all its records, before compression."""
+    torn_bytes: int
+    torn_records: int
+    created_ns: int
+    plan: tuple[str, ...]
+    """What opening the queue would do about it."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +74,421 @@ class Inspection:
     """What a look at a folder found."""
 
     path: str
+    queue: str | None
+    """The queue's UUID."""
+    segments: tuple[SegmentView, ...]
+    records: int
+    waiting: int
+    """Items that would be there after opening, expired ones included."""
+    by_priority: Mapping[int, int]
+    oldest_ns: int | None
+    """When the first waiting item in the log was enqueued."""
+    newest_ns: int | None
+    bytes: int
+    """Of all files, quarantine included."""
+    quarantined_bytes: int
+    quarantined_files: int
+    torn_bytes: int
+    torn_records: int
+    next_sequence: int
+    problems: tuple[Problem, ...]
+    leftovers: tuple[str, ...]
+    """Temporary files, removed at the next opening."""
+    unknown_names: tuple[str, ...]
+    holder: str | None
+    """What the lock file says of who has the queue open. For people: it may have gone without saying so."""
+    clean: bool
+    """As an orderly close leaves it."""
+    deep: bool
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.path}: {self.waiting:,} items waiting of {self.records:,} in {len(self.segments):,} segments, {self.bytes:,} bytes"
+            + (", closed in order" if self.clean else "")
+        ]
+        if len(self.by_priority) > 1:
+            levels = sorted(self.by_priority.items(), reverse=True)
+            lines.append("by priority: " + ", ".join(f"{priority}: {n:,}" for priority, n in levels))
+        if self.oldest_ns is not None and self.newest_ns is not None:
+            lines.append(f"enqueued from {_time(self.oldest_ns)} to {_time(self.newest_ns)}")
+        if self.torn_bytes:
+            lines.append(f"torn at its end: {self.torn_bytes:,} bytes, {self.torn_records:,} records")
+        if self.quarantined_files:
+            lines.append(f"quarantine: {self.quarantined_files:,} files, {self.quarantined_bytes:,} bytes")
+        if self.holder:
+            lines.append(f"open: {self.holder}")
+        if self.unknown_names:
+            lines.append("unknown names: " + ", ".join(self.unknown_names))
+        lines += [f"problem: {problem}" for problem in self.problems]
+        if not self.problems:
+            lines.append("every checksum is right" if self.deep else "no damage found (deep=True checks every checksum)")
+        return "\n".join(lines)
+
+
+def _time(ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(ns / 1e9, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (OverflowError, ValueError):
+        return f"{ns} ns"  # a clock that was far off
 
 
 def inspect(path: str | os.PathLike[str], *, deep: bool = False) -> Inspection:
-    return Inspection(os.fspath(path))
+    """Look at the folder of a queue. Raises FileNotFoundError if there is none, `UnsafeFolder` if something else is in its place."""
+    with Disk.open_folder(path, Access.LOOK) as disk:
+        before = _look(disk, deep)
+        for _ in range(_LOOKS_MAX - 1):
+            if not before.problems and not before.torn_bytes:
+                break
+            # A batch, a seal or a compaction that was under way looks like damage for as long as it takes.
+            again = _look(disk, deep)
+            if again.problems == before.problems and again.torn_bytes == before.torn_bytes:
+                break
+            before = again
+        return before
+
+
+def _look(disk: Disk, deep: bool) -> Inspection:
+    listing = disk.listing()
+    names = [(layout.parse_name(entry.name), entry) for entry in listing]
+    segments = [(entry.name, parsed.number or 0) for parsed, entry in names if parsed.kind is Kind.SEGMENT]
+    found, queue = observe(disk, segments, may_vanish=True)
+    problems: list[Problem] = []
+    views = []
+    for each in found:
+        problems += _problems_of(each)
+        levels: Counter[int] = Counter()
+        try:
+            with Reader(disk, each.name) as file:
+                if deep and each.current:
+                    problems += _check_all(each, file)
+                levels = _waiting_by_priority(each, file)
+        except FileNotFoundError:
+            pass
+        views.append(_view(each, levels))
+    leftovers = tuple(entry.name for parsed, entry in names if parsed.kind in (Kind.PREPARED, Kind.SPARE))
+    quarantined = _quarantined(disk, listing)
+    by_priority: Counter[int] = Counter()
+    for view in views:
+        by_priority.update(view.by_priority)
+    joined = [(each, view) for each, view in zip(found, views, strict=True) if view.waiting]
+    oldest, newest = _times(disk, joined)
+    return Inspection(
+        path=disk.path,
+        queue=queue.hex() if queue else None,
+        segments=tuple(views),
+        records=sum(view.records for view in views),
+        waiting=sum(view.waiting for view in views),
+        by_priority=dict(sorted(by_priority.items())),
+        oldest_ns=oldest,
+        newest_ns=newest,
+        bytes=sum(entry.size for parsed, entry in names if parsed.kind is not Kind.QUARANTINE) + sum(quarantined),
+        quarantined_bytes=sum(quarantined),
+        quarantined_files=len(quarantined),
+        torn_bytes=sum(view.torn_bytes for view in views),
+        torn_records=sum(view.torn_records for view in views),
+        next_sequence=max((each.next_sequence for each in found), default=0) or 1,
+        problems=tuple(problems),
+        leftovers=leftovers,
+        unknown_names=tuple(entry.name for parsed, entry in names if parsed.kind is Kind.FOREIGN),
+        holder=_holder(disk),
+        clean=not problems and not leftovers and all(each.ending is Ending.SEALED for each in found),
+        deep=deep,
+    )
+
+
+def _quarantined(disk: Disk, listing: list[Any]) -> list[int]:
+    if layout.QUARANTINE_NAME not in {entry.name for entry in listing}:
+        return []
+    try:
+        with disk.subfolder(layout.QUARANTINE_NAME) as aside:
+            return [entry.size for entry in aside.listing() if entry.name != layout.REPORT_NAME]
+    except FileNotFoundError:
+        return []
+
+
+def _holder(disk: Disk) -> str | None:
+    try:
+        with Reader(disk, layout.LOCK_NAME) as file:
+            line = file.read(0, 512).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+    return "".join(character for character in line if character.isprintable()) or None
+
+
+def _joins(each: Found) -> bool:
+    return not JOINS.isdisjoint(decide(each.observed))
+
+
+def _view(each: Found, levels: Counter[int]) -> SegmentView:
+    header, reading = each.header, each.reading
+    plan = decide(each.observed)
+    states = {Ending.SEALED: "sealed", Ending.OPEN: "open"}
+    lanes = reading.lanes if reading else []
+    torn = reading.torn if reading else None
+    torn_bytes, torn_records = (torn.length, reading.torn_records) if reading and torn else (0, 0)
+    if reading and Step.CUT_WHOLE in plan and header:
+        torn_bytes, torn_records = torn_bytes + reading.end - header.records_start, torn_records + len(reading.records)
+    joins = _joins(each)
+    return SegmentView(
+        name=each.name,
+        number=header.number if header else each.named,
+        through=header.through if header else each.named,
+        size=each.size,
+        state=states.get(each.ending, "damaged") if each.current else "unreadable",
+        records=each.count if joins else 0,
+        waiting=each.live if joins else 0,
+        by_priority=dict(sorted(levels.items())),
+        payload_bytes=sum(lane[4] for lane in lanes) if reading else each.footer.payload_bytes if each.footer else 0,
+        torn_bytes=torn_bytes,
+        torn_records=torn_records,
+        created_ns=header.created_ns if header else 0,
+        plan=tuple(step.name for step in plan),
+    )
+
+
+def _problems_of(each: Found) -> Iterator[Problem]:
+    """What headers, footers, directories and settle marks tell."""
+    if each.header_is is Header.BLANK:
+        return  # a name that was made durable before its file was
+    if each.header_is is not Header.GOOD:
+        yield Problem(each.name, 0, f"header: {each.header_is.value}")
+        return
+    if each.standing is Standing.TWIN:
+        yield Problem(each.name, 0, each.standing.value)
+    if not each.current:
+        return
+    if each.ending in (Ending.BROKEN, Ending.UNLISTED):
+        yield Problem(each.name, None, each.ending.value)
+    if each.missing_bytes:
+        yield Problem(each.name, each.size, f"{each.missing_bytes} bytes are missing")
+    if each.marks.rotten:
+        yield Problem(each.name, layout.MARKS_START, f"{each.marks.rotten} words of settle marks do not check")
+    if each.reading:
+        for stretch in each.reading.damaged:
+            yield Problem(each.name, stretch.offset, f"{stretch.length} bytes of records do not check ({stretch.reason})")
+
+
+def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
+    """Every record and every index of a segment that has a good footer; the others have been read already."""
+    footer, header = each.footer, each.whole
+    if each.ending is not Ending.SEALED or footer is None:
+        return
+    start, end = header.records_start, footer.records_end
+    with file.map_of(start, end) as data:
+        reading = read_records(data, header.salt, start, Known(end, end))
+    if file.read(end, 1) == b"":
+        return  # it went, or was rewritten, while it was read
+    for stretch in reading.damaged:
+        yield Problem(each.name, stretch.offset, f"{stretch.length} bytes of records do not check ({stretch.reason})")
+    lost = footer.count - len(reading.records)
+    if lost and not reading.damaged:
+        yield Problem(each.name, start, f"{lost} records are missing")
+    lanes = {lane[0]: lane for lane in reading.lanes}
+    for entry in each.directory:
+        index = file.read(entry.index_start, entry.index_size)
+        if not entry.vouches_for(index, header.salt):
+            yield Problem(each.name, entry.index_start, f"the index of priority {entry.priority} does not check")
+        elif not lost and (entry.priority not in lanes or lanes[entry.priority][1].tobytes() != index):
+            yield Problem(each.name, entry.index_start, f"the index of priority {entry.priority} does not list the records that are there")
+
+
+# Settle marks against indexes.
+
+
+class _Done:
+    """The settle marks of a segment, as they were when they were read."""
+
+    def __init__(self, header: layout.SegmentHeader, area: bytes) -> None:
+        self._start = header.records_start
+        words = len(area) // layout.WORD.size
+        self._words = [
+            layout.marks_of(area[8 * i : 8 * i + 8], header.salt, i) or 0 for i in range(words)
+        ]
+
+    def __contains__(self, offset: int) -> bool:
+        word, bit = divmod(layout.slot_of(offset, self._start), layout.MARKS_PER_WORD)
+        return word < len(self._words) and bool(self._words[word] >> bit & 1)
+
+
+def _waiting_by_priority(each: Found, file: Reader) -> Counter[int]:
+    levels: Counter[int] = Counter()
+    if not _joins(each) or each.live == 0:
+        return levels
+    if each.reading:
+        counts = {lane[0]: len(lane[1]) for lane in each.reading.lanes}
+    else:
+        counts = {entry.priority: entry.count for entry in each.directory}
+    if each.marks.marked == 0:
+        levels.update(counts)
+    elif len(counts) == 1:
+        levels[next(iter(counts))] = each.live
+    else:
+        done = _Done(each.whole, file.marks(each.whole))
+        for priority in counts:
+            levels[priority] = sum(8 * offset not in done for window in _index_of(each, file, priority) for offset in window)
+    return +levels
+
+
+def _index_of(each: Found, file: Reader, priority: int) -> Iterator[array[int]]:
+    """Windows of a lane's offsets, in units of 8, in the order of their places."""
+    if each.reading:
+        yield from (lane[1] for lane in each.reading.lanes if lane[0] == priority)
+        return
+    entry = next(entry for entry in each.directory if entry.priority == priority)
+    assert each.footer is not None
+    crc = each.whole.salt
+    for at in range(0, entry.index_size, 4 * _WINDOW_ENTRIES):
+        part = file.read(entry.index_start + at, min(4 * _WINDOW_ENTRIES, entry.index_size - at))
+        crc = layout.crc32c(part, crc)
+    if crc == entry.index_crc:
+        for at in range(0, entry.index_size, 4 * _WINDOW_ENTRIES):
+            window = array("I")
+            window.frombytes(file.read(entry.index_start + at, min(4 * _WINDOW_ENTRIES, entry.index_size - at)) or b"")
+            yield window
+        return
+    # A damaged index is no loss: the records say what it must be.
+    start, end = each.whole.records_start, each.footer.records_end
+    with file.map_of(start, end) as data:
+        records = scan(data, each.whole.salt, start, start, False, end).records
+        windows = [lane[1] for lane in build_index(data, start, records) if lane[0] == priority]
+    yield from windows
+
+
+def _times(disk: Disk, waiting: list[tuple[Found, SegmentView]]) -> tuple[int | None, int | None]:
+    """When the first and the last waiting item of the log were enqueued."""
+    oldest = newest = None
+    if waiting:
+        oldest = min(_enqueued(disk, waiting[0][0], waiting[0][1], False), default=None)
+        newest = max(_enqueued(disk, waiting[-1][0], waiting[-1][1], True), default=None)
+    return oldest, newest
+
+
+def _enqueued(disk: Disk, each: Found, view: SegmentView, last: bool) -> Iterator[int]:
+    """Of the first (or last) waiting item of each priority in a segment."""
+    try:
+        with Reader(disk, each.name) as file:
+            done = _Done(each.whole, file.marks(each.whole))
+            for priority in view.by_priority:
+                offset = None
+                for window in _index_of(each, file, priority):
+                    live = (8 * at for at in (reversed(window) if last else window) if 8 * at not in done)
+                    candidate = next(live, None)
+                    if candidate is not None:
+                        offset = candidate
+                        if not last:
+                            break
+                if offset is not None:
+                    fields = parse_header(file.read(offset, layout.RECORD_HEADER.size), 0, each.whole.salt, offset)
+                    if fields is not None:
+                        yield fields["enqueued_ns"]
+    except FileNotFoundError:
+        return
+
+
+# The items themselves.
+
+
+class StoredItem(NamedTuple):
+    """A waiting item as it is stored."""
+
+    payload: bytes
+    kind: int
+    codec: int
+    raw_length: int
+    priority: int
+    sequence: int
+    id: bytes
+    enqueued_ns: int
+    expiry_ns: int
+    attempts: int
+    """Leases before and since it was written; 255 stands for more."""
+    segment: str
+    offset: int
+
+
+def items(path: str | os.PathLike[str], on_problem: Callable[[Problem], None] | None = None) -> Iterator[StoredItem]:
+    """What waits, in the order in which it would leave; expired items too. Memory: a window of each segment that is being read.
+
+    A damaged record raises `CorruptedData`, or with `on_problem` is told there and left out. Beside a running owner, items that are taken
+    meanwhile may or may not be among them.
+    """
+    with Disk.open_folder(path, Access.LOOK) as disk:
+        names = [(layout.parse_name(entry.name), entry.name) for entry in disk.listing()]
+        found, _ = observe(disk, ((name, parsed.number or 0) for parsed, name in names if parsed.kind is Kind.SEGMENT), may_vanish=True)
+
+        def tell(problem: Problem) -> None:
+            if on_problem is None:
+                raise CorruptedData(disk.path_of(problem.file), offset=problem.offset, what=problem.what, hint="inspect the folder with deep=True")
+            on_problem(problem)
+
+        for each in found:
+            for problem in _problems_of(each):
+                tell(problem)
+        lanes: dict[int, list[tuple[int, int, Found]]] = {}
+        for i, each in enumerate(found):
+            if _joins(each) and each.live:
+                for priority, first_place in _lanes_of(each):
+                    lanes.setdefault(priority, []).append((first_place, i, each))
+        for priority in sorted(lanes, reverse=True):
+            yield from _line(disk, priority, sorted(lanes[priority], key=lambda run: run[:2]), tell)
+
+
+def _lanes_of(each: Found) -> list[tuple[int, int]]:
+    if each.reading:
+        return [(lane[0], lane[2]) for lane in each.reading.lanes]
+    return [(entry.priority, entry.first_place) for entry in each.directory]
+
+
+def _line(disk: Disk, priority: int, runs: list[tuple[int, int, Found]], tell: Callable[[Problem], None]) -> Iterator[StoredItem]:
+    """One priority's line: the segments' runs merged by place. A run is opened only when the line has come to its first place."""
+    heap: list[tuple[int, int, StoredItem, Iterator[tuple[int, StoredItem]]]] = []
+    runs = runs[::-1]
+    while heap or runs:
+        while runs and (not heap or runs[-1][0] <= heap[0][0]):
+            _, i, each = runs.pop()
+            run = _run(disk, each, priority, tell)
+            if (first := next(run, None)) is not None:
+                heapq.heappush(heap, (first[0], i, first[1], run))
+        if not heap:
+            continue
+        _, i, item, run = heap[0]
+        if (following := next(run, None)) is not None:
+            heapq.heapreplace(heap, (following[0], i, following[1], run))
+        else:
+            heapq.heappop(heap)
+        yield item
+
+
+def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]) -> Iterator[tuple[int, StoredItem]]:
+    """The waiting items of one priority in one segment, with their places."""
+    header = each.whole
+    try:
+        file = Reader(disk, each.name)
+    except FileNotFoundError:
+        return  # consumed by the owner since
+    with file:
+        done = _Done(header, file.marks(header))
+        for window in _index_of(each, file, priority):
+            for offset8 in window:
+                offset = 8 * offset8
+                if offset in done:
+                    continue
+                head = file.read(offset, layout.RECORD_HEADER.size)
+                fields = parse_header(head, 0, header.salt, offset)
+                stored = file.read(offset + layout.RECORD_HEADER.size, fields["length"]) if fields else b""
+                if fields is None or len(stored) != fields["length"] or layout.crc32c(stored, header.salt) != fields["payload_crc"]:
+                    tell(Problem(each.name, offset, "the record does not check"))
+                    continue
+                slot = layout.slot_of(offset, header.records_start)
+                at = layout.WORD.size * (slot // layout.ATTEMPTS_PER_WORD)
+                word = file.read(header.attempts_start + at, layout.WORD.size)
+                counts = layout.attempts_of(word, header.salt, slot // layout.ATTEMPTS_PER_WORD) or 0
+                attempts = fields["attempts"] + (counts >> 8 * (slot % layout.ATTEMPTS_PER_WORD) & 0xFF)
+                yield fields["place"], StoredItem(
+                    stored[8 * fields["extension"] :], fields["kind"], fields["codec"], fields["raw_length"], priority, fields["sequence"],
+                    fields["id"], fields["enqueued_ns"], fields["expiry_ns"], min(layout.ATTEMPTS_MAX, attempts), each.name, offset,
+                )

@@ -39,7 +39,7 @@ ATTEMPTS_MAX: Final = 255
 HEADER_MAGIC: Final = b"OVSPSEG\n"
 FOOTER_MAGIC: Final = b"OVSPEND\n"
 
-HEADER: Final = Struct("<8sHHI16sQQQQQQI40sI")
+HEADER: Final = Struct("<8sHHI16sQQQQQQIQ32sI")
 RECORD_HEADER: Final = Struct("<IIQ16sqqIIIIBBBBBBH")
 DIRECTORY_ENTRY: Final = Struct("<B3sIQqqQqIIQ")
 FOOTER: Final = Struct("<8sQQQIIQQqIIQQ36sI")
@@ -82,6 +82,7 @@ class SegmentHeader(NamedTuple):
     records_start: int
     file_size: int
     slots: int
+    previous_end: int
 
     @property
     def compacted(self) -> bool:

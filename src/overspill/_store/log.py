@@ -4,11 +4,12 @@ What it promises: the folder never takes more than the budget, preallocation inc
 an earlier one; after a failed sync nothing is written any more; a segment is unlinked only when everything in it is settled.
 
 What it leaves to others: which records are written (the runtime, which holds the queue's tail while it appends and rolls), when to sync, seal and retire (the pump and
-the group commit). `_structure` guards the list of segments and the budget; `_preparing` lets one thread at a time make a segment; `_syncing` lets
+the group commit). `_structure` guards the list of segments and the budget; `_preparing` keeps the pump from making two next segments; `_syncing` lets
 one sync run at a time. They are taken in the order preparing → syncing → structure, and the tail of the queue before any of them.
 """
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 
@@ -30,8 +31,8 @@ LARGEST_PLAIN_SEGMENT = 8 * MiB
 FOLDER_OVERHEAD = 8 * KiB
 """The part of the budget kept for the folder itself and its lock file."""
 
-PAGES_AHEAD = 1 * MiB
-"""How much of a fresh segment is backed by pages before it is put to use."""
+SMALL_SEGMENT = 1 * MiB
+"""What a caller makes itself when it comes to the end of a segment before the pump has made the next."""
 
 
 class NoRoom(Exception):
@@ -75,6 +76,7 @@ class Log:
         largest = LARGEST_PLAIN_SEGMENT if plain else LARGEST_SEGMENT
         self._largest = max(SMALLEST_SEGMENT, min(largest, max_bytes // 8 // 4096 * 4096))
         self._planned = min(FIRST_SEGMENT, self._largest)
+        self._prepared = itertools.count(1)
 
     # --- what there is
 
@@ -106,53 +108,58 @@ class Log:
         """Whether such records could be written if the log were empty."""
         return size_for(record_bytes, records, priorities) + FOLDER_OVERHEAD <= self.max_bytes
 
-    def roll(self, record_bytes: int, records: int, priorities: int, base_sequence: int, populate: int) -> Segment:
+    def roll(self, record_bytes: int, records: int, priorities: int, base_sequence: int) -> Segment:
         """Put the next segment to use, with room for these records. The caller holds the tail. Raises NoRoom and has changed nothing."""
         self.refuse_if_broken()
         least = size_for(record_bytes, records, priorities)
-        with self._preparing:
-            fresh = self.next
-            if fresh is not None and fresh.allocated >= least:
-                self.next = None
-            else:
-                fresh = self._prepare_for(least, populate)
+        with self._structure:
+            fresh, self.next = self.next, None
+        if fresh is not None and fresh.allocated < least:
+            # Too small for this record; it goes back to be used afterwards, unless its room is needed now.
             with self._structure:
-                number = self.next_number
-                fresh.put_to_use(number, base_sequence, self._now_ns())
-                self.next_number = number + 1
-                self._names_dirty = True
-                old, self.active = self.active, fresh
-                self.segments[number] = fresh
-                if old is not None and not old.retired:
-                    self.unsealed.append(old)
-                    if old.map.live == 0:
-                        self.emptied[old.number] = old
+                self.next, fresh = fresh, None
+        if fresh is None:
+            fresh = self._prepare_for(least)
+        with self._structure:
+            number = self.next_number
+            previous_end = self.active.map.tail if self.active is not None else 0
+            fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+            self.next_number = number + 1
+            self._names_dirty = True
+            old, self.active = self.active, fresh
+            self.segments[number] = fresh
+            if old is not None and not old.retired:
+                self.unsealed.append(old)
+                if old.map.live == 0:
+                    self.emptied[old.number] = old
         return fresh
 
-    def _prepare_for(self, least: int, populate: int) -> Segment:
-        """A segment of the planned size, or as small as the room makes it, but no smaller than `least`."""
+    def _prepare_for(self, least: int) -> Segment:
+        """A segment made by the caller who needs it: of the planned size if that is soon done, as small as the room makes it, no smaller than `least`."""
         self.retire_emptied()
-        if self.free_bytes < max(least, self._planned):
+        planned = min(self._planned, SMALL_SEGMENT)
+        if self.free_bytes < max(least, planned):
             self._drop_spares()
-        for size in dict.fromkeys((max(least, self._planned), max(least, self._planned // 2), max(least, SMALLEST_SEGMENT), least)):
+        for size in dict.fromkeys((max(least, planned), max(least, planned // 2), max(least, SMALLEST_SEGMENT), least)):
             if size <= self.free_bytes:
                 break
         else:
             # The room may be in the segment that was prepared too small, or in the active one when all of it is settled.
-            if self.next is not None:
-                self._discard(self.next)
-                self.next = None
+            with self._structure:
+                unfit, self.next = self.next, None
+            if unfit is not None:
+                self._discard(unfit)
             if least > self.free_bytes and self.active is not None and self.active.map.live == 0:
                 self.retire(self.active)
             size = least
             if size > self.free_bytes:
                 raise NoRoom(least, self.free_bytes)
-        return self._prepare(size, populate)
+        return self._prepare(size, zero=size <= self._largest)
 
-    def _prepare(self, size: int, populate: int) -> Segment:
+    def _prepare(self, size: int, zero: bool) -> Segment:
         recycled = None
         with self._structure:
-            if self._spares:
+            if self._spares and zero:
                 recycled, held = self._spares.pop()
                 size = max(size, held) if max(size, held) - held <= self.free_bytes else held
                 self.used_bytes += size - held
@@ -160,18 +167,17 @@ class Log:
                 if size > self.free_bytes:
                     raise NoRoom(size, self.free_bytes)
                 self.used_bytes += size
-        name = layout.prepared_name(self.next_number)
+            name = layout.prepared_name(next(self._prepared))
         try:
-            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, populate=populate, recycled=recycled, now_ns=self._now_ns())
+            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, zero=zero, recycled=recycled, now_ns=self._now_ns())
         except OSError as error:
             with self._structure:
                 self.used_bytes -= size
             raise NoRoom(size, self.free_bytes, error) from error
         segment.on_damage = self._on_damage
-        self._planned = min(self._largest, self._planned * 2)
         return segment
 
-    def prepare_next(self, populate: int = PAGES_AHEAD) -> bool:
+    def prepare_next(self) -> bool:
         """Have the next segment ready before the active one is full. False if there is no room for it now."""
         with self._preparing:
             if self.next is not None or self.broken is not None:
@@ -179,9 +185,12 @@ class Log:
             if self.free_bytes < self._planned and not self._spares:
                 return False
             try:
-                self.next = self._prepare(self._planned, populate)
+                fresh = self._prepare(self._planned, zero=True)
             except NoRoom:
                 return False
+            self._planned = min(self._largest, self._planned * 2)
+            with self._structure:
+                self.next = fresh
             return True
 
     def _discard(self, segment: Segment) -> None:
@@ -222,12 +231,18 @@ class Log:
 
         A failed sync is never tried again: the kernel may have dropped what it could not write and report success next time. The log is broken from then on.
         """
+        self._sync_below(None)
+
+    def _sync_below(self, limit: int | None) -> None:
+        """`sync`, of the segments with a number below the limit."""
         with self._syncing:
             self.refuse_if_broken()
-            numbers = sorted(self._dirty)
+            numbers = sorted(number for number in tuple(self._dirty) if limit is None or number < limit)
             try:
                 for number in numbers:
-                    segment = self._dirty.pop(number)
+                    segment = self._dirty.pop(number, None)
+                    if segment is None:
+                        continue
                     # Cleared before the sync: what changes from here on asks for the next one.
                     segment.map.dirty = False
                     if segment.retired:
@@ -267,11 +282,13 @@ class Log:
         return True
 
     def seal(self, segment: Segment, next_sequence: int) -> None:
-        """Sync everything up to the segment, in order, then give it its index and footer."""
-        self.sync()
+        """Sync everything before the segment, then the segment, and give it its index and footer."""
+        self._sync_below(segment.number)
         with self._syncing:
             if segment.retired:
                 return
+            self._dirty.pop(segment.number, None)
+            segment.map.dirty = False
             try:
                 given_back = segment.seal(next_sequence)
             except OSError as error:
@@ -312,13 +329,14 @@ class Log:
             self.retired_count += 1
             if self._recycles and not self._spares and held <= self._largest and self.broken is None:
                 # Its settle marks first: a recycled file that comes back under its old name after a power cut must say that all is settled.
+                spare = layout.spare_name(segment.number)
                 try:
                     self.disk.datasync(segment.fd())
+                    self.disk.rename(segment.name, spare)
+                    self.disk.sync_folder()
                 except OSError as error:
                     self.break_down(error)
                     return 0
-                spare = layout.spare_name(segment.number)
-                self.disk.rename(segment.name, spare)
                 segment.retire()
                 self._spares.append((spare, held))
                 return 0

@@ -9,6 +9,7 @@ through it; what is damaged is reported to `on_damage` before it is settled, and
 from __future__ import annotations
 
 import os
+import threading
 from array import array
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -105,7 +106,9 @@ class Segment:
         self._retired = False
         self._lists: dict[int, array[int]] = {}
         self._listed_upto = header.records_start
-        self._word_lock: Any = None
+        self._word_lock = threading.Lock()
+        self._shape = threading.Lock()
+        """Held while the mapped records are read, and while they are unmapped."""
         self.map = SegmentMap(header.number, header.salt, header.slots, header.records_start, header.file_size, plain)
         self.map.owner = self
         if plain:
@@ -114,16 +117,17 @@ class Segment:
     # --- making one
 
     @classmethod
-    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, populate: int, recycled: str | None = None, now_ns: int) -> Segment:
-        """A segment ready to be put to use, under a temporary name: allocated, marks written, mapped, its first pages backed.
+    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, zero: bool, recycled: str | None = None, now_ns: int) -> Segment:
+        """A segment ready to be put to use, under a temporary name: allocated, marks written, mapped.
 
-        Raises OSError when the disk has no room; then nothing is left behind. `recycled` names a spare file to build it from.
+        `zero` has all of it written and backed by pages as well, so that appending meets no fault; not for what is written once by `pwrite`. `recycled` names a spare file to
+        build it from. Raises OSError when the disk has no room; then nothing is left behind.
         """
         slots, _, _, records_start = layout.geometry(size)
         salt = int.from_bytes(os.urandom(4), "little")
         header = layout.SegmentHeader(
             flags=0, salt=salt, queue=queue, number=0, through=0, base_sequence=0, created_ns=now_ns,
-            records_start=records_start, file_size=size, slots=slots,
+            records_start=records_start, file_size=size, slots=slots, previous_end=0,
         )
         if recycled is None:
             fd = disk.create(name, size)
@@ -140,17 +144,23 @@ class Segment:
             # The header still lacks its number; it is written again when the segment is put to use.
             first_part = header.pack().ljust(layout.MARKS_START, b"\0") + fresh_marks(salt, slots)
             disk.pwrite(fd, first_part, 0)
-            segment.attach()
-            segment.map.open_tail(fd, populate)
+            if plain:
+                segment.attach()
+            else:
+                segment.map.attach_fresh(fd)
+            segment.map.open_tail(fd, zero)
+            if recycled is not None:
+                # Its former header must not come back under the new name after a power cut: it vouches for its former records.
+                disk.datasync(fd)
         except BaseException:
             disk.unlink(name)
             disk.close_file(fd)
             raise
         return segment
 
-    def put_to_use(self, number: int, base_sequence: int, now_ns: int) -> None:
+    def put_to_use(self, number: int, base_sequence: int, previous_end: int, now_ns: int) -> None:
         """Give a prepared segment its number and its name. From now on it is part of the log."""
-        self.header = self.header._replace(number=number, through=number, base_sequence=base_sequence, created_ns=now_ns)
+        self.header = self.header._replace(number=number, through=number, base_sequence=base_sequence, previous_end=previous_end, created_ns=now_ns)
         self.disk.pwrite(self.fd(), self.header.pack(), 0)
         name = layout.segment_name(number)
         self.disk.rename(self.name, name)
@@ -207,10 +217,6 @@ class Segment:
 
     def _write_word(self, map: SegmentMap, offset: int, length: int) -> None:
         # Two threads may change one word: under the lock, each writes what the word holds now, so the last write is the newest.
-        if self._word_lock is None:
-            import threading
-
-            self._word_lock = threading.Lock()
         with self._word_lock:
             self.disk.pwrite(self.fd(), map.first_part(offset, length), offset)
 
@@ -278,10 +284,14 @@ class Segment:
 
     def _listed(self, priority: int) -> array[int]:
         """The unsealed segment's records of a priority in log order, brought up to date."""
+        with self._shape:
+            return self._listed_up_to_date(priority)
+
+    def _listed_up_to_date(self, priority: int) -> array[int]:
         tail = self.map.tail
         if tail > self._listed_upto:
             found: list[tuple[int, array[int]]]
-            if self.map.plain:
+            if not self.map.mapped:
                 data = self.read(self._listed_upto, tail - self._listed_upto)
                 records = scan(data, self.header.salt, self._listed_upto, self._listed_upto, False).records
                 found = split_lanes(data, self._listed_upto, records)
@@ -326,12 +336,15 @@ class Segment:
         if self.footer is not None or self._retired:
             return 0
         fd = self.fd()
+        tail = self.map.tail
+        with self._shape:
+            lanes = self._index_lanes()
+            # Unmapped before it is synced: to clean mapped pages the kernel must interrupt every processor that may be storing into them.
+            self.map.close_tail()
         self.disk.datasync(fd)
-        lanes = self._index_lanes()
-        end = self.write_footer(fd, lanes, self.map.tail, next_sequence)
+        end = self.write_footer(fd, lanes, tail, next_sequence)
         self._lists.clear()
         self.version += 1
-        self.map.close_tail()
         given_back = self.allocated - end
         self.disk.truncate(fd, end)
         self.allocated = end
@@ -339,7 +352,7 @@ class Segment:
 
     def _index_lanes(self) -> list[tuple[Any, ...]]:
         start, tail = self.header.records_start, self.map.tail
-        if not self.map.plain:
+        if self.map.mapped:
             return self.map.index(self.map.walk(start, tail))
         data = self.read(start, tail - start)
         return build_index(data, start, scan(data, self.header.salt, start, start, False).records)

@@ -1,0 +1,48 @@
+"""The record codec: CRC-32C, and the scan that recovery and verification are made of."""
+from array import array
+from typing import Any, final
+
+from typing_extensions import Buffer
+
+def crc32c(data: Buffer, seed: int = 0) -> int: ...
+def check_words(area: Buffer, salt: int, first: int = 0, domain: int = 0) -> tuple[int, int]:
+    """(marks set, words that do not check)."""
+
+@final
+class Scan:
+    """What `scan` found. Offsets count from the start of the file."""
+
+    @property
+    def end(self) -> int:
+        """Behind the last good record."""
+    @property
+    def count(self) -> int:
+        """Good records."""
+    @property
+    def synced(self) -> int:
+        """The greatest synced position that a good record vouches for, in bytes."""
+    @property
+    def least_sequence(self) -> int:
+        """0 if there is no record."""
+    @property
+    def greatest_sequence(self) -> int:
+        """0 if there is no record; records whose payload alone is damaged are counted in."""
+    @property
+    def bad(self) -> list[Any]:
+        """[offset, length, "header" or "payload"] of the stretches inside that do not check."""
+    @property
+    def records(self) -> array[int]:
+        """Offsets of the good records, an array 'Q'."""
+    @property
+    def open_batch(self) -> int:
+        """Where an incomplete batch at the end begins; 0 if none does."""
+
+def scan(data: Buffer, salt: int, start: int, base: int, payloads: bool = True, resume_below: int = 0) -> Scan: ...
+def build_index(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int], int, int, int, int, int, int]]:
+    """For each priority: (priority, offsets in units of 8, first place, last place, payload bytes, greatest expiry, count without expiry, least sequence)."""
+
+def split_lanes(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int]]]:
+    """For each priority: (priority, offsets in units of 8), in log order."""
+
+def parse_header(data: Buffer, at: int, salt: int, offset: int) -> dict[str, Any] | None: ...
+def record_length(length: int) -> int: ...

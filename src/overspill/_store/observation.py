@@ -1,0 +1,568 @@
+"""What is in a queue's folder, observed: every segment as a row of enums, with the numbers that go with them. Changes nothing.
+
+`observe` looks at every segment, newest first, because only what comes later can vouch for what came before: syncs happen in the order of the
+log, so a good footer, or a record that was written after a sync, proves that every segment before it was synced as a whole. A sealed
+segment costs its header, footer, directory and settle marks; an unsealed one is read from end to end.
+
+What is done about it is `recovery`'s business, and what is told of it `inspection`'s. Nothing is trusted that does not check, and no
+answer depends on anything but the bytes.
+
+Memory: the written bytes of one unsealed segment at a time, and the index of each.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from typing import Any, Final, NamedTuple
+
+from .._core.record import build_index, check_words, parse_header, scan
+from . import layout
+from .files import Disk
+from .layout import Unreadable
+
+READ_STEP: Final = 1 << 20
+_ZEROS: Final = bytes(READ_STEP)
+
+
+# The observations.
+
+
+class Header(Enum):
+    """What the first bytes of a segment's file are."""
+
+    GOOD = "ours, whole, this queue's"
+    UNNUMBERED = "ours, whole, and from before it was put to use"
+    BLANK = "and all of the file: zeros, or nothing"
+    LOST = "zeros, but more than zeros behind them"
+    SHORT = "ours, but the file ends before its first record"
+    BAD = "ours, and damaged"
+    FOREIGN = "not ours"
+    OTHER_QUEUE = "ours, of another queue"
+    NEWER = "of a version that is not known here"
+
+
+class Standing(Enum):
+    """What it is among the others."""
+
+    CURRENT = "the only one of its number"
+    REPLACED = "within what a compacted segment stands for"
+    TWIN = "it has the same number as another file"
+    RECYCLED = "the earlier life of a file whose new header was never durable: a later name, and marks that do not check"
+
+
+class Ending(Enum):
+    """What its last bytes say."""
+
+    SEALED = "a good footer, a good directory, no more marks than records"
+    UNLISTED = "a good footer, but directory or marks do not fit"
+    BROKEN = "its own footer, damaged"
+    OPEN = "no footer of its own"
+
+
+class Later(Enum):
+    """Whether a later segment proves that this one was completely synced: by a good footer, or by a record that knew of a sync."""
+
+    VOUCHES = "yes"
+    SILENT = "no"
+
+
+class Tail(Enum):
+    """What comes behind the last record that stays."""
+
+    CLEAN = "zeros, or remains of a recycled file"
+    TORN = "records, or pieces of them, that nothing vouches for"
+    HALF_BATCH = "the first records of a batch"
+
+
+class Damage(Enum):
+    """Whether something was lost below the position that was known to be synced."""
+
+    NONE = "no"
+    FOUND = "yes"
+
+
+class Before(Enum):
+    """Whether an earlier segment lost something that nothing vouches for: what was written after it must go, or there would be a hole."""
+
+    WHOLE = "no"
+    TORN = "yes"
+
+
+class Observed(NamedTuple):
+    """Everything a decision about one segment depends on."""
+
+    header: Header
+    standing: Standing
+    ending: Ending
+    later: Later
+    tail: Tail
+    damage: Damage
+    before: Before
+
+
+# Reading the records of a segment without a footer: what stays, what is torn, what is damaged.
+
+
+class Known(NamedTuple):
+    """What is known from outside about where a segment's records end."""
+
+    synced_upto: int = 0
+    """Everything below was on stable storage; as far as a later segment or a footer says so."""
+    end: int = 0
+    """Where they end exactly; 0 if nothing says."""
+
+
+class Stretch(NamedTuple):
+    offset: int
+    length: int
+    reason: str
+    records: int = 1
+    """How many records were in it, as far as their headers still tell."""
+
+
+@dataclass
+class Reading:
+    """What the records of a segment are, once it is known what they are vouched for by."""
+
+    records: array[int]
+    end: int
+    """Behind the last record that stays, and behind what was damaged before it."""
+    tail: Tail = Tail.CLEAN
+    torn: Stretch | None = None
+    torn_records: int = 0
+    short: bool = False
+    """Something is missing at the end that nothing vouches for."""
+    damaged: list[Stretch] = field(default_factory=list)
+    synced: int = 0
+    greatest_sequence: int = 0
+    lanes: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def damage(self) -> Damage:
+        return Damage.FOUND if self.damaged else Damage.NONE
+
+
+def read_records(data: Any, salt: int, start: int, known: Known) -> Reading:
+    """Judge the bytes of a record area, `data`, which begins at offset `start`. Pure.
+
+    Everything that checks is found first; then the stretches between are judged by the position below which all was synced:
+    below they are damage and the reading goes on behind them, above they are where the log was torn.
+    """
+    size = start + len(data)
+    found = scan(data, salt, start, start, True, size)
+    stretches = [Stretch(*stretch) for stretch in found.bad]
+    good_end = found.end
+    if stretches and not (found.records and found.records[-1] > stretches[-1].offset) and stretches[-1].reason == "header":
+        # Nothing that checks follows: zeros or remains, unless somebody knows that there was more.
+        remains = stretches.pop()
+        good_end = remains.offset
+        if remains.offset < known.end:
+            stretches.append(Stretch(remains.offset, known.end - remains.offset, "header"))
+            good_end = known.end
+    elif good_end < known.end:
+        stretches.append(Stretch(good_end, known.end - good_end, "header"))
+        good_end = known.end
+    synced = max(found.synced, known.synced_upto)
+
+    reading = Reading(found.records, good_end, synced=found.synced, greatest_sequence=found.greatest_sequence)
+    cut = None
+    for stretch in stretches:
+        if stretch.offset < synced:
+            below = min(stretch.length, synced - stretch.offset)
+            damaged = stretch._replace(length=below)
+            reading.damaged.append(damaged._replace(records=_records_in(data, salt, start, damaged)))
+        if stretch.offset + stretch.length > synced:
+            cut = max(stretch.offset, synced)
+            reading.short = True
+            break
+    if known.end and known.end < good_end and (cut is None or known.end <= cut):
+        # A write that failed and was not undone; what was written after it went to the next segment.
+        cut, reading.short = known.end, False
+    if cut is not None:
+        reading.tail = Tail.TORN
+        _cut(reading, cut, good_end)
+    if reading.end != known.end and reading.end >= synced and (batch := _open_batch(data, salt, start, reading.records)):
+        reading.short = True
+        if reading.tail is Tail.CLEAN:
+            reading.tail = Tail.HALF_BATCH
+        _cut(reading, batch, good_end)
+    reading.lanes = build_index(data, start, reading.records)
+    return reading
+
+
+def _records_in(data: Any, salt: int, start: int, stretch: Stretch) -> int:
+    at, end, count, in_the_dark = stretch.offset, stretch.offset + stretch.length, 0, False
+    while at < end:
+        fields = parse_header(data, at - start, salt, at)
+        count += fields is not None or not in_the_dark
+        in_the_dark = fields is None
+        at += layout.record_size(fields["length"]) if fields else layout.PLACE_UNIT
+    return count
+
+
+def _cut(reading: Reading, at: int, good_end: int) -> None:
+    keep = bisect_left(reading.records, at)
+    reading.torn_records += len(reading.records) - keep
+    reading.records = reading.records[:keep]
+    reading.end = at
+    reading.torn = Stretch(at, max(0, good_end - at), "torn")
+
+
+def _open_batch(data: Any, salt: int, start: int, records: array[int]) -> int:
+    """Where an incomplete batch begins that the last record belongs to; 0 if it completes its own."""
+
+    def left(i: int) -> int:
+        fields = parse_header(data, records[i] - start, salt, records[i])
+        assert fields is not None  # it was found by its check code
+        return int(fields["batch_left"])
+
+    if not records or not (here := left(len(records) - 1)):
+        return 0
+    first = len(records) - 1
+    while first > 0 and (before := left(first - 1)) == here + 1:
+        first, here = first - 1, before
+    return records[first]
+
+
+# Settle marks.
+
+
+class Marks(NamedTuple):
+    """The settle marks that count."""
+
+    marked: int
+    rotten: int
+    cleared: bytes | None = None
+    """The area as it has to be before a footer is written; None if it is so already."""
+
+
+def marks_over(area: bytes, salt: int, start: int, end: int) -> Marks:
+    """The marks of a segment that a footer describes: those below its `records_end`."""
+    words = -(-(end - start) // (layout.SLOT * layout.MARKS_PER_WORD))
+    return Marks(*check_words(area[: layout.WORD.size * words], salt))
+
+
+def marks_of_records(area: bytes, salt: int, start: int, records: array[int]) -> Marks:
+    """The marks of exactly these records. Any others must not be there when a footer counts the records."""
+    words = len(area) // layout.WORD.size
+    expected = array("I", bytes(4 * words))
+    for offset in records:
+        slot = (offset - start) >> 6
+        expected[slot >> 5] |= 1 << (slot & 31)
+    assert layout.SLOT == 64 and layout.MARKS_PER_WORD == 32
+    marked = rotten = 0
+    changed: list[tuple[int, int]] = []
+    for i, mask in enumerate(expected):
+        word = area[8 * i : 8 * i + 8]
+        marks = layout.marks_of(word, salt, i)
+        if marks is None:
+            rotten += mask != 0
+            changed.append((i, 0))
+            continue
+        marked += (marks & mask).bit_count()
+        if marks & ~mask:
+            changed.append((i, marks & mask))
+    if not changed:
+        return Marks(marked, rotten)
+    cleared = bytearray(area)
+    for i, marks in changed:
+        cleared[8 * i : 8 * i + 8] = layout.mark_word(salt, i, marks)
+    return Marks(marked, rotten, bytes(cleared))
+
+
+# Observing one folder.
+
+
+@dataclass
+class Found:
+    """A segment's file, and what became known about it."""
+
+    name: str
+    named: int
+    size: int = 0
+    header_is: Header = Header.GOOD
+    header: layout.SegmentHeader | None = None
+    standing: Standing = Standing.CURRENT
+    ending: Ending = Ending.OPEN
+    later: Later = Later.SILENT
+    before: Before = Before.WHOLE
+    footer: layout.Footer | None = None
+    directory: tuple[layout.DirectoryEntry, ...] = ()
+    reading: Reading | None = None
+    """What its records are; None if the footer says so."""
+    marks: Marks = Marks(0, 0)
+    version: int = 0
+    """Of a segment that is newer than this code."""
+    missing_bytes: int = 0
+    """An unsealed file is shorter than it was made, by so much."""
+
+    @property
+    def whole(self) -> layout.SegmentHeader:
+        assert self.header is not None
+        return self.header
+
+    @property
+    def position(self) -> int:
+        """Its place in the log; by its name if its header does not say."""
+        if self.header_is is Header.GOOD and self.standing is not Standing.RECYCLED:
+            return self.whole.number
+        return self.named
+
+    @property
+    def current(self) -> bool:
+        return self.header_is is Header.GOOD and self.standing is Standing.CURRENT
+
+    @property
+    def vouches(self) -> bool:
+        """Whether it proves that everything before it was synced."""
+        return self.current and (self.ending is not Ending.OPEN or (self.reading is not None and self.reading.synced > 0))
+
+    @property
+    def tears(self) -> bool:
+        """Whether something that nothing vouches for is missing from it, so that what follows it must go."""
+        if self.later is Later.VOUCHES:
+            return False
+        if self.header_is in (Header.BLANK, Header.UNNUMBERED) or self.standing is Standing.RECYCLED:
+            return True
+        return self.current and self.reading is not None and self.reading.short
+
+    @property
+    def observed(self) -> Observed:
+        tail = self.reading.tail if self.reading else Tail.CLEAN
+        damage = self.reading.damage if self.reading else Damage.NONE
+        return Observed(self.header_is, self.standing, self.ending, self.later, tail, damage, self.before)
+
+    @property
+    def count(self) -> int:
+        """Records that stay."""
+        return len(self.reading.records) if self.reading else self.footer.count if self.footer else 0
+
+    @property
+    def live(self) -> int:
+        return self.count - self.marks.marked
+
+    def all_expired(self, now_ns: int) -> bool:
+        if self.reading:
+            lanes = self.reading.lanes
+            greatest, without = max((lane[5] for lane in lanes), default=0), sum(lane[6] for lane in lanes)
+        elif self.footer:
+            greatest, without = self.footer.greatest_expiry_ns, self.footer.without_expiry
+        else:
+            return False
+        return without == 0 and greatest <= now_ns
+
+    @property
+    def next_sequence(self) -> int:
+        """No record that it knows of has this sequence number or a greater one."""
+        if self.header is None or self.header_is is Header.OTHER_QUEUE:
+            return 0
+        return max(
+            self.header.base_sequence,
+            self.footer.next_sequence if self.footer else 0,
+            self.reading.greatest_sequence + 1 if self.reading else 0,
+        )
+
+
+def observe(disk: Disk, names: Iterable[tuple[str, int]], *, may_vanish: bool = False) -> tuple[list[Found], bytes | None]:
+    """Every segment among the names (name, number in it), in log order, and the queue's UUID.
+
+    `may_vanish`: beside a running owner, a file that has gone since the folder was listed is left out.
+    """
+    found: list[Found] = []
+    for name, number in names:
+        each = Found(name, number)
+        if _seen(_look_at_header, disk, each, may_vanish):
+            found.append(each)
+    queue = _tell_queues_apart(found)
+    for each in found:
+        # The name was given later than the header was written: renamed by hand, or the file's earlier life.
+        if each.header_is is Header.GOOD and each.named > each.whole.number:
+            _seen(_look_for_earlier_life, disk, each, may_vanish)
+    _tell_generations_apart(found)
+    found.sort(key=lambda each: (each.position, each.name))
+    vouched, follower = Later.SILENT, None
+    for each in found[::-1]:
+        each.later = vouched
+        if each.current:
+            if not _seen(lambda disk, each, follower=follower: _look_at_contents(disk, each, follower), disk, each, may_vanish):
+                found.remove(each)
+                continue
+            follower = each
+        if each.vouches:
+            vouched = Later.VOUCHES
+    before = Before.WHOLE
+    for each in found:
+        each.before = before
+        if each.tears:
+            before = Before.TORN
+    return found, queue
+
+
+def _seen(look: Callable[[Disk, Found], None], disk: Disk, each: Found, may_vanish: bool) -> bool:
+    try:
+        look(disk, each)
+    except FileNotFoundError:
+        if may_vanish:
+            return False
+        raise
+    return True
+
+
+def _look_at_header(disk: Disk, each: Found) -> None:
+    with Reader(disk, each.name) as file:
+        each.size = file.size
+        block = file.read(0, layout.HEADER.size)
+        parsed = layout.SegmentHeader.parse(block)
+        if isinstance(parsed, layout.SegmentHeader):
+            each.header = parsed
+            if parsed.number == 0:
+                each.header_is = Header.UNNUMBERED
+            elif each.size < parsed.records_start:
+                each.header_is = Header.SHORT
+        elif parsed is Unreadable.ABSENT:
+            each.header_is = Header.BLANK if file.is_blank() else Header.LOST
+        elif parsed is Unreadable.NEWER:
+            each.header_is, each.version = Header.NEWER, int.from_bytes(block[8:10], "little")
+        else:
+            each.header_is = Header.BAD if parsed is Unreadable.BAD else Header.FOREIGN
+
+
+def _tell_queues_apart(found: list[Found]) -> bytes | None:
+    """The queue is the one that most segments belong to; among equals, the one of the oldest."""
+    ours = [each for each in found if each.header_is is Header.GOOD]
+    if not ours:
+        return None
+    counted = Counter(each.whole.queue for each in ours)
+    most = max(counted.values())
+    queue = min((each.whole.number, each.whole.queue) for each in ours if counted[each.whole.queue] == most)[1]
+    for each in ours:
+        if each.whole.queue != queue:
+            each.header_is = Header.OTHER_QUEUE
+    return queue
+
+
+def _look_for_earlier_life(disk: Disk, each: Found) -> None:
+    """A segment is recycled when everything in it is settled. If its new header was lost, some of its marks may have been
+    overwritten nevertheless, and its records must not come back."""
+    with Reader(disk, each.name) as file:
+        if check_words(file.marks(each.whole), each.whole.salt)[1]:
+            each.standing = Standing.RECYCLED
+
+
+def _tell_generations_apart(found: list[Found]) -> None:
+    ours = [each for each in found if each.current]
+    # The one that stands for more goes first; among equals, the one that has its name.
+    ours.sort(key=lambda each: (each.whole.number, -each.whole.through, each.named != each.whole.number, each.name))
+    reach, last = 0, None
+    for each in ours:
+        header = each.whole
+        if header.number <= reach:
+            assert last is not None
+            twin = (header.number, header.through) == (last.number, last.through)
+            each.standing = Standing.TWIN if twin else Standing.REPLACED
+            continue
+        reach, last = header.through, header
+
+
+def _look_at_contents(disk: Disk, each: Found, follower: Found | None) -> None:
+    header = each.whole
+    with Reader(disk, each.name) as file:
+        area = file.marks(header)
+        footer = layout.Footer.parse(file.read(max(0, file.size - layout.FOOTER.size), layout.FOOTER.size), header, file.size)
+        if isinstance(footer, layout.Footer):
+            each.footer, each.ending = footer, Ending.UNLISTED
+            directory = layout.parse_directory(file.read(footer.directory_start, footer.directory_size), footer, header.salt)
+            if not isinstance(directory, Unreadable):
+                each.directory = directory
+                each.marks = marks_over(area, header.salt, header.records_start, footer.records_end)
+                if each.marks.marked < footer.count or _marks_fit(each, area, file):
+                    each.ending = Ending.SEALED
+                    return
+        elif footer is Unreadable.BAD:
+            each.ending = Ending.BROKEN
+        else:
+            each.missing_bytes = max(0, header.file_size - file.size)
+        upto = each.footer.records_end if each.footer else file.size
+        with file.map_of(header.records_start, upto) as data:
+            each.reading = read_records(data, header.salt, header.records_start, _known(each, follower))
+        each.marks = marks_of_records(area, header.salt, header.records_start, each.reading.records)
+
+
+def _marks_fit(each: Found, area: bytes, file: Reader) -> bool:
+    """Whether the marks are those of the records. Looked at where a segment seems to be settled, for then it is going to be removed."""
+    header = each.whole
+    records = array("Q")
+    for entry in each.directory:
+        index = file.read(entry.index_start, entry.index_size)
+        if not entry.vouches_for(index, header.salt):
+            return False
+        records.extend(layout.PLACE_UNIT * offset for offset in array("I", index))
+    exact = marks_of_records(area, header.salt, header.records_start, records)
+    return exact.marked == each.marks.marked == len(records)
+
+
+def _known(each: Found, follower: Found | None) -> Known:
+    if each.footer is not None:
+        return Known(each.footer.records_end, each.footer.records_end)
+    end = 0
+    if follower is not None and follower.whole.number == each.whole.through + 1 and not each.whole.compacted:
+        end = getattr(follower.whole, "previous_end", 0)
+    if each.ending is Ending.BROKEN or each.later is Later.VOUCHES:
+        return Known(end or each.size, end)
+    return Known(0, end)
+
+
+class Reader:
+    """One file, open for reading, for as long as it is looked at."""
+
+    def __init__(self, disk: Disk, name: str) -> None:
+        self._disk = disk
+        self._fd = disk.open_ro(name)
+        self.size = disk.size(self._fd)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._disk.close_file(self._fd)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._disk.pread(self._fd, length, offset)
+
+    def marks(self, header: layout.SegmentHeader) -> bytes:
+        return self.read(layout.MARKS_START, header.attempts_start - layout.MARKS_START)
+
+    def is_blank(self) -> bool:
+        return next(self._steps(0, self.size), None) is None
+
+    def map_of(self, start: int, end: int) -> mmap | _Nothing:
+        """The file's bytes between two offsets, in memory that takes room only where they are not zero."""
+        if end <= start:
+            return _Nothing()
+        data = mmap(-1, end - start, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        for at, part in self._steps(start, end):
+            data[at - start : at - start + len(part)] = part
+        return data
+
+    def _steps(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """What is not zero."""
+        for at in range(start, end, READ_STEP):
+            data = self.read(at, min(READ_STEP, end - at))
+            if data != _ZEROS[: len(data)]:
+                yield at, data
+
+
+class _Nothing(bytes):
+    """An empty stretch of a file; a mapping cannot be empty."""
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
