@@ -50,6 +50,7 @@ class Header:  # table 1
     records_start: int
     file_size: int
     slots: int
+    previous_end: int
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,8 @@ def _read_header(data: bytes, problems: list[str]) -> Header | None:
     if len(data) < 128:
         problems.append("header: the file is too short")
         return None
-    magic, version, *fields = struct.unpack("<8sHHI16sQQQQQQI", data[:84])
-    reserved, (check,) = data[84:124], struct.unpack("<I", data[124:128])
+    magic, version, *fields = struct.unpack("<8sHHI16sQQQQQQIQ", data[:92])
+    reserved, (check,) = data[92:124], struct.unpack("<I", data[124:128])
     if magic != b"OVSPSEG\n":
         problems.append("header: magic")
         return None
@@ -495,6 +496,7 @@ def write_segment(
     created_ns: int = 1_700_000_000_000_000_000,
     file_size: int | None = None,
     next_sequence: int | None = None,
+    previous_end: int = 0,
 ) -> bytes:
     """A segment file with these records. What a record does not say is made up: see `_DEFAULTS`.
 
@@ -515,7 +517,7 @@ def write_segment(
     while _areas_end((file_size - start + 63) // 64) > start:
         start += 4096
     slots = (file_size - start + 63) // 64
-    header = Header(1, flags, salt, queue, number, through, base_sequence, created_ns, start, file_size, slots)
+    header = Header(1, flags, salt, queue, number, through, base_sequence, created_ns, start, file_size, slots, previous_end)
 
     body = bytearray()
     written: list[Record] = []
@@ -535,7 +537,8 @@ def write_segment(
         counts[slot // 4] |= record["leases"] << 8 * (slot % 4)
 
     head = struct.pack(
-        "<8sHHI16sQQQQQQI40s", b"OVSPSEG\n", 1, flags, salt, queue, number, through, base_sequence, created_ns, start, file_size, slots, b""
+        "<8sHHI16sQQQQQQIQ32s",
+        b"OVSPSEG\n", 1, flags, salt, queue, number, through, base_sequence, created_ns, start, file_size, slots, previous_end, b"",
     )
     head += struct.pack("<I", crc(head))
     out = bytearray(head.ljust(512, b"\0"))

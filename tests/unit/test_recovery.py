@@ -274,19 +274,35 @@ def test_recovered_segment_takes_no_more_records_and_its_descriptor_is_given_bac
     assert found.allocated == (folder.path / name(1)).stat().st_size
 
 
-def test_half_written_record_without_its_header_leaves_no_trace(folder: Folder) -> None:
+def test_half_written_record_is_cut_and_told(folder: Folder) -> None:
     data = bytearray(segment(1, some(1), sealed=False))
     end = oracle.read_segment(bytes(data)).records_end
     data[end + 8 : end + 200] = b"x" * 192  # everything but the first word, which is stored last
     folder.put({1: bytes(data)})
     report = folder.recover().report
-    assert (report.items, report.torn_bytes, report.quarantined) == (3, 0, 0)
+    assert (report.items, report.torn_bytes, report.torn_records, report.quarantined) == (3, 72, 0, 0)
     assert folder.on_disk == items(10, 11, 12)
-    assert folder.quarantined == set()
+
+
+def test_half_written_record_does_not_cost_what_was_written_after_its_failure(folder: Folder) -> None:
+    data = bytearray(segment(1, some(1), sealed=False))
+    end = oracle.read_segment(bytes(data)).records_end
+    data[end + 8 : end + 200] = b"x" * 192
+    folder.put({1: bytes(data), 2: segment(2, some(2), sealed=False)})
+    folder.recover()
+    assert folder.on_disk == items(10, 11, 12, 20, 21, 22)
+
+
+def test_kill_between_footer_and_truncation_leaves_nothing_torn(folder: Folder) -> None:
+    sealed = segment(1, some(1))
+    folder.put({1: sealed.ljust(len(segment(1, some(1), sealed=False)), b"\0")})
+    report = folder.recover().report
+    assert (report.rescanned, report.torn_bytes) == (1, 0)
+    assert (folder.path / name(1)).read_bytes() == sealed
 
 
 def test_remains_of_a_recycled_file_are_nothing(folder: Folder) -> None:
-    old = write_segment(numbered(1000, 100), salt=1, sealed=False, file_size=65536)
+    old = write_segment(numbered(1, 9, priority=1), salt=1, sealed=False, file_size=65536)
     data = bytearray(segment(1, some(1), sealed=False, file_size=65536))
     end = oracle.read_segment(bytes(data)).records_end
     data[end:] = old[end:]
@@ -465,26 +481,49 @@ def test_recycled_file_with_all_its_old_marks_is_a_settled_segment(folder: Folde
     assert folder.names == {name(3)}
 
 
-# --- what the next segment says about where this one ended (needs `previous_end` in the header)
+# --- what the next segment says about where this one ended
 
 
-def test_missing_end_is_seen_if_the_next_segment_knows_it() -> None:
+def end_of(data: bytes) -> int:
+    return oracle.read_segment(data).records_end
+
+
+def lost_end(number: int, records: Records) -> bytes:
+    """Its last record never reached the disk, and left nothing."""
+    data = segment(number, records, sealed=False)
+    at = end_of(data) - 80
+    return data[:at] + bytes(len(data) - at)
+
+
+def test_lost_end_without_a_trace_would_leave_a_hole_and_what_follows_goes(folder: Folder) -> None:
+    end = end_of(segment(1, some(1), sealed=False))
+    folder.put({1: lost_end(1, some(1)), 2: segment(2, some(2), sealed=False, previous_end=end)})
+    report = folder.recover().report
+    assert folder.on_disk == items(10, 11) and report.torn_records == 3
+
+
+def test_lost_end_before_a_segment_that_vouches_is_damage(folder: Folder) -> None:
+    end = end_of(segment(1, some(1), sealed=False))
+    folder.put({1: lost_end(1, some(1)), 2: segment(2, some(2), previous_end=end)})
+    report = folder.recover().report
+    assert folder.on_disk == items(10, 11, 20, 21, 22)
+    assert (report.quarantined, report.quarantined_bytes, report.torn_records) == (1, 80, 0)
+
+
+def test_leftover_of_a_failed_write_is_cut_and_what_was_written_after_it_stays(folder: Folder) -> None:
+    start = layout.geometry(8192).records_start
+    folder.put({1: segment(1, torn(some(1, 4)), sealed=False), 2: segment(2, some(2), sealed=False, previous_end=start + 160)})
+    report = folder.recover().report
+    assert folder.on_disk == items(10, 11, 20, 21, 22)
+    assert report.quarantined == 0
+
+
+def test_file_that_was_cut_back_after_a_failed_write_lacks_nothing(folder: Folder) -> None:
     data = segment(1, some(1), sealed=False)
-    read = oracle.read_segment(data)
-    start = layout.geometry(len(data)).records_start
-    whole = read_records(data[start:], 0xABC1, start, Known(0, read.records_end))
-    assert (whole.tail, whole.short, len(whole.records)) == (Tail.CLEAN, False, 3)
-    short = read_records(data[start:], 0xABC1, start, Known(0, read.records_end + 80))
-    assert short.short and len(short.records) == 3 and not short.damaged
-    vouched = read_records(data[start:], 0xABC1, start, Known(read.records_end + 80, read.records_end + 80))
-    assert not vouched.short and [tuple(each)[:2] for each in vouched.damaged] == [(read.records_end, 80)]
-
-
-def test_leftover_of_a_failed_write_does_not_tear_what_follows() -> None:
-    data = segment(1, torn(some(1, 4)), sealed=False)
-    start = layout.geometry(len(data)).records_start
-    reading = read_records(data[start:], 0xABC1, start, Known(0, start + 160))
-    assert (reading.tail, reading.short, len(reading.records), reading.end) == (Tail.TORN, False, 2, start + 160)
+    folder.put({1: data[: end_of(data)], 2: segment(2, some(2), sealed=False, previous_end=end_of(data))})
+    report = folder.recover().report
+    assert report.items == 6 and report.torn_bytes == 0
+    assert not any("missing" in note for note in report.notes)
 
 
 # --- damage
@@ -641,7 +680,7 @@ def test_inputs_that_a_compacted_segment_replaces_are_removed(folder: Folder) ->
     folder.put({
         1: segment(1, some(1)),
         2: segment(2, [*some(2), *some(3)], through=4),
-        3: segment(3, some(3)), 4: segment(4, some(4, sealed=False) if False else some(4)), 5: segment(5, some(5)),
+        3: segment(3, some(3)), 4: segment(4, some(4)), 5: segment(5, some(5)),
     })
     found = folder.recover()
     assert [each.number for each in found.segments] == [1, 2, 5]
@@ -747,7 +786,7 @@ def everything_at_once() -> dict[int | str, bytes]:
         4: segment(4, some(4)),
         5: bytes(700) + b"\1" + bytes(3000),
         6: segment(6, torn(damaged, 1), sealed=False),
-        7: segment(7, torn(tail, 3) if False else torn(tail, 4), sealed=False),
+        7: segment(7, torn(tail), sealed=False),
         8: segment(8, some(8), sealed=False),
         9: bytes(4096),
         10: segment(10, some(10), sealed=False),
@@ -835,11 +874,11 @@ def test_what_was_cut_has_durably_gone_before_the_torn_segment_is_sealed(folder:
         3: segment(3, some(3), sealed=False), 4: segment(4, some(4), sealed=False),
     })
     folder.recover(disk_class=Traced)
-    assert trace[:10] == [
+    assert trace == [
         ("unlink", name(4)), ("unlink", name(3)), ("sync folder", ""),
         ("sync", name(1)), ("write", name(1)), ("sync", name(1)),
         ("sync", name(2)), ("write", name(2)), ("sync", name(2)),
-    ][:10]
+    ]
 
 
 # --- against the oracle
@@ -928,6 +967,7 @@ def test_flipped_bit_anywhere_is_harmless_mended_or_told(tmp_path: Path, seed: i
         data[at] ^= bit
         folder.put({number: bytes(data)})
         told: list[bytes] = []
+        unreadable = 0
         with Disk.open_folder(folder.path) as disk:
             found = recover(disk, Quarantine(disk), plain=False, now_ns=NOW)
             for each in found.segments:
@@ -935,9 +975,9 @@ def test_flipped_bit_anywhere_is_harmless_mended_or_told(tmp_path: Path, seed: i
                     for offset in each.offsets(priority, 0, 0)[1]:
                         payload = each.recall(8 * offset)
                         told += [payload] if payload is not None else []
-                        lost = payload is None
-                        assert not lost or each.number == number
+                        unreadable += payload is None  # told by whoever reads it
                 each.close()
         assert len(told) == len(set(told)) and set(told) <= everything
-        if set(told) != everything:
-            assert not found.report.clean or number in (1, 2), (seed, i, at, bit)
+        report = found.report
+        accounted = unreadable + report.quarantined + report.torn_records + (report.torn_bytes > 0) + 5 * report.quarantined_files
+        assert len(everything) - len(told) <= accounted, (seed, i, number, at, bit)

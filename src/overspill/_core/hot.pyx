@@ -398,6 +398,40 @@ cdef class HotQueue:
         self.joined(lane, n)
         return 0
 
+    cdef bint measure(self, object items, uint64_t *record_bytes, int64_t *payload_bytes) except -1:
+        """Add up a batch; False if the slow way must look at some item of it."""
+        cdef Py_ssize_t i, n = 0
+        cdef object item
+        for i in range(PySequence_Fast_GET_SIZE(items)):
+            item = <object>PySequence_Fast_GET_ITEM(items, i)
+            if PyBytes_CheckExact(item) and self.takes_bytes:
+                n = PyBytes_GET_SIZE(item)
+            elif PyUnicode_CheckExact(item) and self.takes_str:
+                try:
+                    PyUnicode_AsUTF8AndSize(item, &n)
+                except UnicodeEncodeError:
+                    return False
+            else:
+                return False
+            if n > SMALL_PAYLOAD or n > self.max_item_size:
+                return False
+            record_bytes[0] += record_size(n)
+            payload_bytes[0] += n
+        return True
+
+    def _plain_batch_bytes(self, items):
+        """Record bytes of a batch that `_put_batch` would take; 0 if it would not."""
+        cdef uint64_t total = 0
+        cdef int64_t unused = 0
+        if not (PyList_CheckExact(items) or PyTuple_CheckExact(items)) or not self.measure(items, &total, &unused):
+            return 0
+        return total
+
+    def _put_batch(self, items, uint8_t priority):
+        """`enqueue_batch` by the hot way; the caller holds the tail."""
+        self.lane(priority)
+        return (PyList_CheckExact(items) or PyTuple_CheckExact(items)) and self.put_batch_hot(items, priority) == 1
+
     cdef int put_batch_hot(self, object items, uint8_t priority) except -1:
         cdef Py_ssize_t i, n, count = PySequence_Fast_GET_SIZE(items)
         cdef const char *p
@@ -407,23 +441,8 @@ cdef class HotQueue:
         cdef SegmentMap map = self.tail_map
         cdef Lane lane
         cdef RecordHeader first
-        if count == 0 or self.lane_at[priority] == NULL:
+        if count == 0 or self.lane_at[priority] == NULL or not self.measure(items, &total, &total_bytes):
             return 0
-        for i in range(count):
-            item = <object>PySequence_Fast_GET_ITEM(items, i)
-            if PyBytes_CheckExact(item) and self.takes_bytes:
-                n = PyBytes_GET_SIZE(item)
-            elif PyUnicode_CheckExact(item) and self.takes_str:
-                try:
-                    p = PyUnicode_AsUTF8AndSize(item, &n)
-                except UnicodeEncodeError:
-                    return 0
-            else:
-                return 0
-            if n > SMALL_PAYLOAD or n > self.max_item_size:
-                return 0
-            total += record_size(n)
-            total_bytes += n
         lane = <Lane>self.lane_at[priority]
         if self.logs:
             if map is None or not map.has_room(total + 4 * count, priority):

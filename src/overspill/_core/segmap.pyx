@@ -188,6 +188,21 @@ cdef class SegmentMap:
         if zero:
             self._back_all(fd)
 
+    def take_over(self, SegmentMap old not None):
+        """Go on in the memory of a segment that was consumed while it was mapped: same file, same areas, another salt. The old one reads as settled from now on."""
+        if old.live != 0 or old.body == NULL or old.head == NULL or old.plain or self.plain or old.records_start != self.records_start or old.file_size != self.file_size:
+            raise AssertionError("I7: only a consumed, mapped segment of the same shape can be taken over")
+        old.retired = True
+        self.head, self.body, self.body_mapped, self.touched, self.populated = old.head, old.body, old.body_mapped, old.touched, old.populated
+        old.head = NULL
+        old.body = NULL
+        old.populated = 0
+        old.limit = old.records_start
+        self.limit = self.file_size - FOOTER_ROOM
+        cdef uint32_t i, words = (self.slots + 31) // 32
+        for i in range(words):
+            self._store_word(<uint64_t *>(self.head + MARKS_START) + i, 0, i)
+
     cdef int _back_all(self, int fd) except -1:
         """Zeros, then pages, a stretch after the other; all without the GIL, because taking it back may take 5 ms each time."""
         cdef uint64_t at = self.records_start, done, end

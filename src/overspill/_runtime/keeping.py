@@ -53,7 +53,7 @@ class Keeping(Spilling, Taking):
         """Everything in a segment that is not the active one is settled."""
         assert self._log is not None
         segment = map.owner
-        if not segment.retired:
+        if not segment.retired and not self._log.spare(segment):
             self._log.emptied[segment.number] = segment
             self._soon()
             if self.makers:

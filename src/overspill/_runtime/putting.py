@@ -44,9 +44,27 @@ class Putting(Parts):
         self._refuse(taking=False)
         promise = self._promise(durability)
         level, expiry = self._level(priority), self._expiry(ttl)
+        if ttl is None and not delay and promise == self._options.durability and self._batch_after_roll(items, level):
+            return
         parcels = [self._pack(item, level, expiry) for item in items]
         if parcels:
             self._put(parcels, promise, self._deadline(timeout), self._delay(delay))
+
+    def _batch_after_roll(self, items: Iterable[Any], level: int) -> bool:
+        """A batch that the hot way declined only because the segment was full goes that way into the next one."""
+        if not self._tail.allowed or not self.logs:
+            return False
+        total = self._plain_batch_bytes(items)
+        if total <= 0:
+            return False
+        with self._tail:
+            try:
+                segment = self._tail_for(total, len(items), {level})  # type: ignore[arg-type]
+            except NoRoom:
+                return False
+            if segment.map.populated < segment.map.tail + total:
+                segment.map.populate(segment.map.tail + total)
+            return self._put_batch(items, level)
 
     def enqueue_front(self, item: Any, *, priority: int = 128, ttl: float | timedelta | None = None) -> None:
         """Put `item` before everything of its priority: the last one put in front comes out first.
@@ -241,8 +259,11 @@ class Putting(Parts):
             self._number(parcels)
         for parcel, offset in zip(parcels, offsets, strict=True):
             self._join(parcel, segment.map if segment else None, offset, True)
-        if segment is not None and not segment.map.dirty:
-            self._dirtied(segment.map)
+        if segment is not None:
+            if not segment.map.dirty:
+                self._dirtied(segment.map)
+            if segment.map.tail >= self.poke_at:
+                self._poke()
         if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
             self._relieve()
         if self.takers:

@@ -35,6 +35,11 @@ SMALL_SEGMENT = 1 * MiB
 """What a caller makes itself when it comes to the end of a segment before the pump has made the next."""
 
 
+SPARES = 2
+LEAST_SPARE = 4 * MiB
+"""Consumed segments from this size on are kept to go on in, so that a queue whose consumer keeps up stays in the same few pages."""
+
+
 class NoRoom(Exception):
     """The next record fits neither into the budget nor onto the device."""
 
@@ -46,7 +51,7 @@ class NoRoom(Exception):
 class Log:
     """The segments of an open queue."""
 
-    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, recycles: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_broken: Callable[[BaseException], None]) -> None:
+    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, barrier: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_broken: Callable[[BaseException], None]) -> None:
         self.disk = disk
         self.queue = queue
         self.max_bytes = max_bytes
@@ -63,8 +68,8 @@ class Log:
         self.next_number = 1
         self.sync_count = 0
         self.retired_count = 0
-        self._spares: list[tuple[str, int]] = []
-        self._recycles = recycles
+        self._spares: list[Segment] = []
+        self._barrier = barrier
         self._now_ns = now_ns
         self._on_damage = on_damage
         self._on_broken = on_broken
@@ -113,17 +118,16 @@ class Log:
         self.refuse_if_broken()
         least = size_for(record_bytes, records, priorities)
         with self._structure:
-            fresh, self.next = self.next, None
-        if fresh is not None and fresh.allocated < least:
-            # Too small for this record; it goes back to be used afterwards, unless its room is needed now.
-            with self._structure:
-                self.next, fresh = fresh, None
-        if fresh is None:
-            fresh = self._prepare_for(least)
-        with self._structure:
             number = self.next_number
             previous_end = self.active.map.tail if self.active is not None else 0
+            fresh = self._reincarnate(least, number, base_sequence, previous_end)
+            if fresh is None and self.next is not None and self.next.allocated >= least:
+                fresh, self.next = self.next, None
+                fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+        if fresh is None:
+            fresh = self._prepare_for(least)
             fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+        with self._structure:
             self.next_number = number + 1
             self._names_dirty = True
             old, self.active = self.active, fresh
@@ -133,6 +137,42 @@ class Log:
                 if old.map.live == 0:
                     self.emptied[old.number] = old
         return fresh
+
+    def _reincarnate(self, least: int, number: int, base_sequence: int, previous_end: int) -> Segment | None:
+        """The next segment in the place of a consumed one, if there is a spare that is large enough."""
+        for spare in self._spares:
+            if spare.allocated >= least and spare.recyclable:
+                self._spares.remove(spare)
+                try:
+                    fresh = Segment.reincarnate(
+                        spare, number=number, base_sequence=base_sequence, previous_end=previous_end, now_ns=self._now_ns(), barrier=self._barrier,
+                    )
+                except OSError as error:
+                    self.break_down(error)
+                    self.refuse_if_broken()
+                    raise
+                fresh.on_damage = self._on_damage
+                return fresh
+        return None
+
+    def spare(self, segment: Segment) -> bool:
+        """Keep a consumed segment to go on in, instead of removing it; False if it does not serve. Its file still says that all is settled."""
+        if len(self._spares) >= SPARES or segment.allocated < min(LEAST_SPARE, self._largest) or not segment.recyclable:
+            return False
+        if not self._syncing.acquire(blocking=False):
+            return False  # it may be about to be sealed
+        try:
+            with self._structure:
+                if segment is self.active or not segment.recyclable or self.segments.pop(segment.number, None) is None:
+                    return False
+                self.emptied.pop(segment.number, None)
+                self._dirty.pop(segment.number, None)
+                if segment in self.unsealed:
+                    self.unsealed.remove(segment)
+                self._spares.append(segment)
+                return True
+        finally:
+            self._syncing.release()
 
     def _prepare_for(self, least: int) -> Segment:
         """A segment made by the caller who needs it: of the planned size if that is soon done, as small as the room makes it, no smaller than `least`."""
@@ -157,38 +197,33 @@ class Log:
         return self._prepare(size, zero=size <= self._largest)
 
     def _prepare(self, size: int, zero: bool) -> Segment:
-        recycled = None
         with self._structure:
-            if self._spares and zero:
-                recycled, held = self._spares.pop()
-                size = max(size, held) if max(size, held) - held <= self.free_bytes else held
-                self.used_bytes += size - held
-            else:
-                if size > self.free_bytes:
-                    raise NoRoom(size, self.free_bytes)
-                self.used_bytes += size
+            if size > self.free_bytes:
+                raise NoRoom(size, self.free_bytes)
+            self.used_bytes += size
             name = layout.prepared_name(next(self._prepared))
         try:
-            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, zero=zero, recycled=recycled, now_ns=self._now_ns())
+            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, zero=zero, now_ns=self._now_ns())
         except OSError as error:
             with self._structure:
                 self.used_bytes -= size
             raise NoRoom(size, self.free_bytes, error) from error
         segment.on_damage = self._on_damage
+        if zero:
+            self._planned = min(self._largest, self._planned * 2)
         return segment
 
     def prepare_next(self) -> bool:
         """Have the next segment ready before the active one is full. False if there is no room for it now."""
         with self._preparing:
-            if self.next is not None or self.broken is not None:
+            if self.next is not None or self.broken is not None or self._spares:
                 return True
-            if self.free_bytes < self._planned and not self._spares:
+            if self.free_bytes < self._planned:
                 return False
             try:
                 fresh = self._prepare(self._planned, zero=True)
             except NoRoom:
                 return False
-            self._planned = min(self._largest, self._planned * 2)
             with self._structure:
                 self.next = fresh
             return True
@@ -201,10 +236,7 @@ class Log:
 
     def _drop_spares(self) -> None:
         while self._spares:
-            name, held = self._spares.pop()
-            self.disk.unlink(name)
-            with self._structure:
-                self.used_bytes -= held
+            self._discard(self._spares.pop())
 
     def count_other_bytes(self, n: int) -> None:
         """Something else in the folder (the quarantine) grew by n bytes."""
@@ -308,6 +340,8 @@ class Log:
                 _, segment = self.emptied.popitem()
                 if segment is self.active or segment.map.live != 0:
                     continue
+            if self.spare(segment):
+                continue
             given_back += self.retire(segment)
         return given_back
 
@@ -327,19 +361,6 @@ class Log:
             if segment is self.active:
                 self.active = None
             self.retired_count += 1
-            if self._recycles and not self._spares and held <= self._largest and self.broken is None:
-                # Its settle marks first: a recycled file that comes back under its old name after a power cut must say that all is settled.
-                spare = layout.spare_name(segment.number)
-                try:
-                    self.disk.datasync(segment.fd())
-                    self.disk.rename(segment.name, spare)
-                    self.disk.sync_folder()
-                except OSError as error:
-                    self.break_down(error)
-                    return 0
-                segment.retire()
-                self._spares.append((spare, held))
-                return 0
             self.disk.unlink(segment.name)
             segment.retire()
             self.used_bytes -= held
@@ -354,7 +375,7 @@ class Log:
                 self._close_in_order(next_sequence)
         finally:
             with self._structure:
-                for segment in [*self.segments.values(), *([self.next] if self.next else [])]:
+                for segment in [*self.segments.values(), *self._spares, *([self.next] if self.next else [])]:
                     segment.close()
 
     def _close_in_order(self, next_sequence: int) -> None:
@@ -376,5 +397,5 @@ class Log:
 
     def abandon(self) -> None:
         """Let go of everything without touching the folder: after a fork, or a failed opening."""
-        for segment in [*self.segments.values(), *([self.next] if self.next else [])]:
+        for segment in [*self.segments.values(), *self._spares, *([self.next] if self.next else [])]:
             segment.close()

@@ -110,12 +110,16 @@ class Observed(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known from outside about where a segment's records end."""
+    """What is known from elsewhere about where a segment's records end."""
 
     synced_upto: int = 0
     """Everything below was on stable storage; as far as a later segment or a footer says so."""
     end: int = 0
     """Where they end exactly; 0 if nothing says."""
+    base_sequence: int = 0
+    """What has a lower sequence number is from the earlier life of a recycled file."""
+    seal: bytes = b""
+    """How its own footer begins: where that follows, it was being sealed."""
 
 
 class Stretch(NamedTuple):
@@ -152,48 +156,60 @@ def read_records(data: Any, salt: int, start: int, known: Known) -> Reading:
     """Judge the bytes of a record area, `data`, which begins at offset `start`. Pure.
 
     Everything that checks is found first; then the stretches between are judged by the position below which all was synced:
-    below they are damage and the reading goes on behind them, above they are where the log was torn.
+    below they are damage and the reading goes on behind them, above they are where the log was torn. `data` is bytes or a mapping.
     """
     size = start + len(data)
     found = scan(data, salt, start, start, True, size)
     stretches = [Stretch(*stretch) for stretch in found.bad]
     good_end = found.end
     if stretches and not (found.records and found.records[-1] > stretches[-1].offset) and stretches[-1].reason == "header":
-        # Nothing that checks follows: zeros or remains, unless somebody knows that there was more.
+        # Nothing that checks follows: zeros or remains, unless somebody knows that there was more, or it shows.
         remains = stretches.pop()
         good_end = remains.offset
-        if remains.offset < known.end:
-            stretches.append(Stretch(remains.offset, known.end - remains.offset, "header"))
-            good_end = known.end
+        begun = known.end - remains.offset if known.end else _begun_record(data, start, remains, known)
+        if begun > 0:
+            stretches.append(Stretch(remains.offset, begun, "header"))
+            good_end += begun
     elif good_end < known.end:
         stretches.append(Stretch(good_end, known.end - good_end, "header"))
         good_end = known.end
     synced = max(found.synced, known.synced_upto)
 
     reading = Reading(found.records, good_end, synced=found.synced, greatest_sequence=found.greatest_sequence)
-    cut = None
+    cut = torn_reason = None
     for stretch in stretches:
         if stretch.offset < synced:
             below = min(stretch.length, synced - stretch.offset)
             damaged = stretch._replace(length=below)
             reading.damaged.append(damaged._replace(records=_records_in(data, salt, start, damaged)))
         if stretch.offset + stretch.length > synced:
-            cut = max(stretch.offset, synced)
-            reading.short = True
+            cut, torn_reason = max(stretch.offset, synced), stretch.reason
             break
     if known.end and known.end < good_end and (cut is None or known.end <= cut):
-        # A write that failed and was not undone; what was written after it went to the next segment.
-        cut, reading.short = known.end, False
+        cut = known.end  # a write that failed and was not undone; what was written after it went to the next segment
     if cut is not None:
         reading.tail = Tail.TORN
         _cut(reading, cut, good_end)
     if reading.end != known.end and reading.end >= synced and (batch := _open_batch(data, salt, start, reading.records)):
-        reading.short = True
         if reading.tail is Tail.CLEAN:
             reading.tail = Tail.HALF_BATCH
         _cut(reading, batch, good_end)
+    if reading.tail is not Tail.CLEAN:
+        # A record that was begun, alone at the end, may be one whose write failed: it was never acknowledged, and what follows was.
+        reading.short = reading.end < known.end if known.end else reading.torn_records > 0 or torn_reason == "payload"
     reading.lanes = build_index(data, start, reading.records)
     return reading
+
+
+def _begun_record(data: Any, start: int, remains: Stretch, known: Known) -> int:
+    """How many bytes a record has that begins behind the last good one and does not check: half written, or damaged; 0 if there is none."""
+    at = remains.offset - start
+    head = data[at : at + layout.RECORD_HEADER.size]
+    _, length, sequence, *_ = layout.RECORD_HEADER.unpack(head)
+    if not any(head) or sequence < known.base_sequence or not known.seal or data.find(known.seal, at) >= 0:
+        return 0
+    size = layout.record_size(length)
+    return size if size <= remains.length else len(head)
 
 
 def _records_in(data: Any, salt: int, start: int, stretch: Stretch) -> int:
@@ -486,11 +502,12 @@ def _look_at_contents(disk: Disk, each: Found, follower: Found | None) -> None:
                     return
         elif footer is Unreadable.BAD:
             each.ending = Ending.BROKEN
-        else:
+        known = _known(each, follower)
+        if each.ending is Ending.OPEN and not 0 < known.end <= file.size:
             each.missing_bytes = max(0, header.file_size - file.size)
         upto = each.footer.records_end if each.footer else file.size
         with file.map_of(header.records_start, upto) as data:
-            each.reading = read_records(data, header.salt, header.records_start, _known(each, follower))
+            each.reading = read_records(data, header.salt, header.records_start, known)
         each.marks = marks_of_records(area, header.salt, header.records_start, each.reading.records)
 
 
@@ -510,12 +527,12 @@ def _marks_fit(each: Found, area: bytes, file: Reader) -> bool:
 def _known(each: Found, follower: Found | None) -> Known:
     if each.footer is not None:
         return Known(each.footer.records_end, each.footer.records_end)
-    end = 0
-    if follower is not None and follower.whole.number == each.whole.through + 1 and not each.whole.compacted:
-        end = getattr(follower.whole, "previous_end", 0)
-    if each.ending is Ending.BROKEN or each.later is Later.VOUCHES:
-        return Known(end or each.size, end)
-    return Known(0, end)
+    header, end = each.whole, 0
+    if follower is not None and follower.whole.number == header.through + 1 and not header.compacted:
+        end = follower.whole.previous_end
+    seal = layout.FOOTER_MAGIC + header.number.to_bytes(8, "little")
+    vouched = each.ending is Ending.BROKEN or each.later is Later.VOUCHES
+    return Known(end or each.size if vouched else 0, end, header.base_sequence, seal)
 
 
 class Reader:

@@ -255,7 +255,7 @@ class _Recovery:
             if Step.REFUSE in do:
                 self._refuse(each)
         self._next_sequence = max((each.next_sequence for each in found), default=0) or 1
-        numbers = [parsed.number or 0 for parsed, _ in names]
+        numbers = [parsed.number or 0 for parsed, _ in names if parsed.kind in (Kind.SEGMENT, Kind.SPARE)]
         numbers += [each.header.through for each in found if each.header]
         leftovers = [name for parsed, name in names if parsed.kind in (Kind.PREPARED, Kind.SPARE)]
         unknown = [name for parsed, name in names if parsed.kind is Kind.FOREIGN]
@@ -265,6 +265,7 @@ class _Recovery:
         if self._names_changed:
             # What was cut must be gone for good before the footer of what stays vouches for there being nothing behind it.
             self._disk.sync_folder()
+            self._names_changed = False
         self._join(plan)
         report = RecoveryReport(
             items=sum(segment.map.live for segment in self._segments),

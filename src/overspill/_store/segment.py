@@ -117,11 +117,11 @@ class Segment:
     # --- making one
 
     @classmethod
-    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, zero: bool, recycled: str | None = None, now_ns: int) -> Segment:
+    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, zero: bool, now_ns: int) -> Segment:
         """A segment ready to be put to use, under a temporary name: allocated, marks written, mapped.
 
-        `zero` has all of it written and backed by pages as well, so that appending meets no fault; not for what is written once by `pwrite`. `recycled` names a spare file to
-        build it from. Raises OSError when the disk has no room; then nothing is left behind.
+        `zero` has all of it written and backed by pages as well, so that appending meets no fault; not for what is written once by `pwrite`.
+        Raises OSError when the disk has no room; then nothing is left behind.
         """
         slots, _, _, records_start = layout.geometry(size)
         salt = int.from_bytes(os.urandom(4), "little")
@@ -129,16 +129,7 @@ class Segment:
             flags=0, salt=salt, queue=queue, number=0, through=0, base_sequence=0, created_ns=now_ns,
             records_start=records_start, file_size=size, slots=slots, previous_end=0,
         )
-        if recycled is None:
-            fd = disk.create(name, size)
-        else:
-            fd = disk.open_rw(recycled)
-            try:
-                disk.allocate(fd, size)
-                disk.rename(recycled, name)
-            except BaseException:
-                disk.close_file(fd)
-                raise
+        fd = disk.create(name, size)
         try:
             segment = cls(disk, name, header, size, fd, plain)
             # The header still lacks its number; it is written again when the segment is put to use.
@@ -149,9 +140,6 @@ class Segment:
             else:
                 segment.map.attach_fresh(fd)
             segment.map.open_tail(fd, zero)
-            if recycled is not None:
-                # Its former header must not come back under the new name after a power cut: it vouches for its former records.
-                disk.datasync(fd)
         except BaseException:
             disk.unlink(name)
             disk.close_file(fd)
@@ -166,6 +154,32 @@ class Segment:
         self.disk.rename(self.name, name)
         self.name = name
         self.map.number = number
+
+    @property
+    def recyclable(self) -> bool:
+        """Whether another segment could go on in this one's file and memory: consumed while it was still mapped, and nobody reads it."""
+        return self.map.live == 0 and self.map.mapped and self.footer is None and self._readers == 0 and not self._retired
+
+    @classmethod
+    def reincarnate(cls, old: Segment, *, number: int, base_sequence: int, previous_end: int, now_ns: int, barrier: bool) -> Segment:
+        """A segment in the file, pages and mapping of a consumed one: no page is touched for the first time, no block allocated.
+
+        The header goes first: from then on none of the old records checks, so that settle marks may be reset without bringing one back. Across a power cut that
+        takes a `barrier` (a sync) between the two; without one, removals of the last moments may come back then, as `PROCESS` allows.
+        """
+        salt = int.from_bytes(os.urandom(4), "little")
+        header = old.header._replace(salt=salt, number=number, through=number, base_sequence=base_sequence, previous_end=previous_end, created_ns=now_ns)
+        fd = old.fd()
+        old.disk.pwrite(fd, header.pack(), 0)
+        if barrier:
+            old.disk.datasync(fd)
+        segment = cls(old.disk, old.name, header, old.allocated, fd, plain=False)
+        segment.map.take_over(old.map)
+        old._fd = None
+        old._retired = True
+        segment.name = layout.segment_name(number)
+        old.disk.rename(old.name, segment.name)
+        return segment
 
     # --- the file
 

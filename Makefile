@@ -1,0 +1,77 @@
+# Every target sets itself up: what must be there is Python 3.11 or newer, a C compiler and CPython's headers.
+# `make PYTHON=python3.12 test` picks another interpreter for a new .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# What the compiled core is made of, and what says which packages are needed: a change builds and installs again.
+CORE     := $(wildcard src/overspill/_core/*.pyx src/overspill/_core/*.pxd src/overspill/_core/*.h)
+BUILT_OF := $(CORE) setup.py pyproject.toml
+
+.PHONY: help run test bench check docs crash asan clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make run     the main job: mirror live HLS through a queue that is killed on the way'
+	@echo 'make test    the tests that every change must pass'
+	@echo 'make bench   ours beside its peers; writes benchmarks/results/'
+	@echo 'make check   ruff, and mypy --strict'
+	@echo 'make docs    run every example and check every command in the documentation'
+	@echo 'make crash   the long crash battery'
+	@echo 'make asan    the tests of the compiled core under AddressSanitizer and UBSan'
+	@echo 'make clean   remove what these made, .venv included'
+
+run: $(VENV)/has-demo
+	$(BIN)/overspill demo
+
+test: $(VENV)/has-test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/has-bench
+	$(BIN)/python -m benchmarks
+
+check: $(VENV)/has-dev
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+docs: $(VENV)/has-test
+	$(BIN)/python -m pytest tests/docs
+
+crash: $(VENV)/has-test
+	$(BIN)/python -m pytest tests/crash -m battery
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Overspill needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each extra of pyproject.toml. An editable install compiles the core in place.
+$(VENV)/has-%: $(BUILT_OF) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# The sanitizers live in a copy, so that the core of the checkout stays the ordinary one. Python itself is not built with them: their libraries
+# must be loaded before it, and what CPython leaks on purpose is not looked at. PYTHONMALLOC=malloc lets them see small objects, too.
+ASAN       := build/asan
+ASAN_TESTS ?= tests --ignore tests/demo --ignore tests/docs --ignore tests/crash --ignore tests/unit/test_stubs.py
+ASAN_RUN    = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
+
+asan: $(ASAN)/built
+	rm -rf $(ASAN)/tree/tests && cp -r tests $(ASAN)/tree/tests
+	tar -C src --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - overspill | tar -C $(ASAN)/tree/src -xf -
+	cd $(ASAN)/tree && $(ASAN_RUN) ../venv/bin/python -m pytest -p no:cacheprovider $(ASAN_TESTS)
+
+$(ASAN)/built: $(BUILT_OF)
+	rm -rf $(ASAN)
+	$(PYTHON) -m venv $(ASAN)/venv
+	mkdir -p $(ASAN)/tree/src
+	tar --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - src setup.py pyproject.toml README.md LICENSE | tar -C $(ASAN)/tree -xf -
+	OVERSPILL_SANITIZE=1 $(ASAN)/venv/bin/python -m pip install --quiet --editable '$(ASAN)/tree[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f src/overspill/_core/*.so src/overspill/_core/*.c

@@ -1,0 +1,166 @@
+"""The settings under which one contract holds.
+
+Every test here that takes `place` runs once for each setting: in memory only and on disk, three durabilities, both writers, memories of one, two, three and a thousand items, and some
+options that change where items lie and never what a queue does. A `place` opens queues, opens them again as a new process would, and judges them at the end: every queue that a test
+leaves behind must balance its accounts and tell the same story by `len`, `size`, the two tiers and iteration.
+
+Time stands still unless a test moves it (`place.clock`), and there is no background thread: what is due is done when `place.clock.advance` says so.
+"""
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overspill import Durability, HybridQueue, OverflowStrategy
+from overspill._runtime.clock import ManualClock
+
+MEMORY, PROCESS, POWER = Durability.MEMORY, Durability.PROCESS, Durability.POWER
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to configure a queue. `durability=None`: in memory only."""
+
+    durability: Durability | None
+    plain: bool = False
+    memory_size: int = 1000
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    note: str = ""
+
+    @property
+    def on_disk(self) -> bool:
+        return self.durability is not None
+
+    @property
+    def logs(self) -> bool:
+        """Whether every operation is in the log before it returns."""
+        return self.durability in (PROCESS, POWER)
+
+    def __str__(self) -> str:
+        if self.durability is None:
+            return "memory_only"
+        parts = [self.durability.name, "plain" if self.plain else "mapped", str(self.memory_size), self.note]
+        return "-".join(part for part in parts if part)
+
+
+_SIZES = [Setting(durability, plain, size) for durability in Durability for plain in (False, True) for size in (1, 2, 3, 1000)]
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "zstd": {"compression": "zstd"},
+    "largest": {"overflow_strategy": OverflowStrategy.LARGEST},
+    "by_priority": {"overflow_strategy": OverflowStrategy.BY_PRIORITY},
+    "few_bytes": {"memory_limit": 12},
+    "half": {"overflow_ratio": 0.5},
+}
+
+_VARIED = [
+    Setting(durability, plain, 3, options, note)
+    for note, options in _OPTIONS.items()
+    for durability, plain in ((MEMORY, False), (MEMORY, True), (PROCESS, False), (PROCESS, True))
+]
+
+SETTINGS = [Setting(None), *_SIZES, *_VARIED]
+ON_DISK = [setting for setting in SETTINGS if setting.on_disk]
+TINY = [setting for setting in _SIZES if setting.memory_size == 2]
+"""One for each durability and writer: for tests that choose the other options themselves."""
+
+
+class Place:
+    """Where the queues of one test live."""
+
+    def __init__(self, setting: Setting, path: Path) -> None:
+        self.setting = setting
+        self.path = path
+        self.clock = ManualClock()
+        self.queues: list[HybridQueue] = []
+        self._copies = itertools.count(1)
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        own: dict[str, Any] = {"memory_size": self.setting.memory_size, **self.setting.options}
+        if self.setting.durability is not None:
+            own |= {"durability": self.setting.durability, "_plain": self.setting.plain}
+        return own | {"_background": False, "_clock": self.clock} | more
+
+    def open(self, name: str = "q", *, under: Path | None = None, **more: Any) -> HybridQueue:
+        queue = HybridQueue(name, (under or self.path) if self.setting.on_disk else None, **self.options(**more))
+        self.queues.append(queue)
+        return queue
+
+    def reopen(self, queue: HybridQueue, **more: Any) -> HybridQueue:
+        """Close the queue and open its folder again."""
+        queue.close()
+        return self.open(queue.name, **more)
+
+    def after_a_kill(self, queue: HybridQueue, **more: Any) -> HybridQueue:
+        """A queue opened on what a `kill -9` at this moment would leave: the files as the kernel has them now, the lock gone with its process."""
+        killed = self.path / f"killed-{next(self._copies)}"
+        killed.mkdir(mode=0o700)
+        shutil.copytree(self.path / queue.name, killed / queue.name, ignore=shutil.ignore_patterns("lock"))
+        (killed / queue.name).chmod(0o700)
+        return self.open(queue.name, under=killed, **more)
+
+    def judge(self) -> None:
+        for queue in self.queues:
+            if not queue.closed:
+                tells_one_story(queue)
+            queue.close()
+
+
+def tells_one_story(queue: HybridQueue) -> None:
+    """What a queue says of itself agrees with itself."""
+    stats = queue.stats()
+    assert stats.balance == 0, stats
+    assert len(queue) == queue.size == stats.waiting
+    assert queue.memory_size == stats.memory_items
+    assert queue.disk_size == stats.disk_items
+    assert queue.memory_size + queue.disk_size == queue.size
+    assert queue.pressure == stats.pressure
+    assert (queue.pressure > 1.0) == (queue.disk_size > 0)
+
+
+@pytest.fixture(params=SETTINGS, ids=str)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place in every setting."""
+    yield from _used(Place(request.param, tmp_path))
+
+
+@pytest.fixture(params=ON_DISK, ids=str)
+def disk_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place in every setting that has a disk."""
+    yield from _used(Place(request.param, tmp_path))
+
+
+@pytest.fixture(params=TINY, ids=str)
+def tiny_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place with a memory of two items: each durability, each writer."""
+    yield from _used(Place(request.param, tmp_path))
+
+
+@pytest.fixture
+def memory_place(tmp_path: Path) -> Iterator[Place]:
+    """A place without a disk."""
+    yield from _used(Place(Setting(None), tmp_path))
+
+
+def _used(place: Place) -> Iterator[Place]:
+    yield place
+    place.judge()
+
+
+def drained(queue: HybridQueue) -> list[Any]:
+    """Everything that can be taken now, in the order in which it is given."""
+    items = []
+    while len(queue):
+        items.append(queue.try_dequeue())
+    return items
+
+
+def items_upto(n: int) -> list[str]:
+    """Items of different sizes, so that LARGEST has a choice."""
+    return [f"item {i} " + "x" * (i * 7 % 5) for i in range(n)]
