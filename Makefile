@@ -58,16 +58,16 @@ ASAN_TESTS ?= tests --ignore tests/demo --ignore tests/docs --ignore tests/crash
 ASAN_RUN    = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 
+ASAN_COPY   = mkdir -p $(ASAN)/tree && tar --exclude=./.venv --exclude=./build --exclude=./.git --exclude=__pycache__ --exclude='*.so' -cf - . | tar -C $(ASAN)/tree -xf -
+
 asan: $(ASAN)/built
-	rm -rf $(ASAN)/tree/tests && cp -r tests $(ASAN)/tree/tests
-	tar -C src --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - overspill | tar -C $(ASAN)/tree/src -xf -
+	rm -rf $(ASAN)/tree/tests && $(ASAN_COPY)
 	cd $(ASAN)/tree && $(ASAN_RUN) ../venv/bin/python -m pytest -p no:cacheprovider $(ASAN_TESTS)
 
 $(ASAN)/built: $(BUILT_OF)
 	rm -rf $(ASAN)
 	$(PYTHON) -m venv $(ASAN)/venv
-	mkdir -p $(ASAN)/tree/src
-	tar --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - src setup.py pyproject.toml README.md LICENSE | tar -C $(ASAN)/tree -xf -
+	$(ASAN_COPY)
 	OVERSPILL_SANITIZE=1 $(ASAN)/venv/bin/python -m pip install --quiet --editable '$(ASAN)/tree[test]'
 	@touch $@
 

@@ -127,7 +127,7 @@ def test_a_queue_that_was_emptied_is_as_good_as_new(place: Place) -> None:
     for turn in range(6):
         q.enqueue_batch([(turn, i) for i in range(5)])
         assert drained(q) == [(turn, i) for i in range(5)]
-        assert len(q) == 0 and not q
+        assert len(q) == 0
         assert q.memory_size == q.disk_size == 0
         assert q.pressure == 0.0
 

@@ -18,7 +18,7 @@
 #define CRC32C_STEP8(crc, word) ((uint32_t)_mm_crc32_u64((crc), (word)))
 #define CRC32C_STEP4(crc, word) _mm_crc32_u32((crc), (word))
 #define CRC32C_STEP1(crc, byte) _mm_crc32_u8((crc), (byte))
-static inline int crc32c_supported(void) { return __builtin_cpu_supports("sse4.2"); }
+static inline int crc32c_supported(void) { return __builtin_cpu_init(), __builtin_cpu_supports("sse4.2"); }
 #elif defined(__ARM_FEATURE_CRC32)
 #include <arm_acle.h>
 #define CRC32C_STEP8(crc, word) __crc32cd((crc), (word))
@@ -50,7 +50,7 @@ static void crc32c_zeros_table(uint32_t table[4][256], size_t n) {
     uint32_t column[32];
     for (int bit = 0; bit < 32; bit++) {
         uint32_t crc = 1u << bit;
-        for (size_t i = 0; i < n * 8; i++) crc = (crc >> 1) ^ ((crc & 1) ? CRC32C_POLYNOMIAL : 0);
+        for (size_t i = 0; i < n; i += 8) crc = CRC32C_STEP8(crc, (uint64_t)0);
         column[bit] = crc;
     }
     for (int k = 0; k < 4; k++)
@@ -62,7 +62,9 @@ static void crc32c_zeros_table(uint32_t table[4][256], size_t n) {
         }
 }
 
-static void crc32c_prepare(void) {
+/* Runs when a module that includes this is loaded: each has its own tables. A processor without the instruction is found out by the import of `record` first. */
+__attribute__((constructor)) static void crc32c_prepare(void) {
+    if (!crc32c_supported()) return;
 #if !defined(__SSE4_2__) && !defined(__ARM_FEATURE_CRC32)
     for (uint32_t byte = 0; byte < 256; byte++) {
         uint32_t crc = byte;

@@ -95,7 +95,7 @@ cdef class Run:
 
     cdef int load(self) except -1:
         """As `load_now`, but fetches what is missing: calls the store, may drop the GIL."""
-        cdef uint64_t length
+        cdef uint64_t length, tail
         owner = self.map.owner
         while True:
             if self.load_now():
@@ -106,12 +106,13 @@ cdef class Run:
                 self._next_window(owner)
             elif self.need == NEED_BLOCK:
                 length = max(self.need_length, self.block_size)
+                tail = self.map.tail     # what is behind it now may be written while, or after, we read
                 block = owner.read(self.need_offset, length)
                 if len(block) < max(self.need_length, <uint64_t>RECORD_HEADER_SIZE):
                     self._repair(owner, self.need_offset)   # the file ends inside a record that its index names
                     continue
                 self.block, self.block_start = block, self.need_offset
-                self.block_end = self.block_start + <uint64_t>PyBytes_GET_SIZE(self.block)
+                self.block_end = min(self.block_start + <uint64_t>PyBytes_GET_SIZE(self.block), <uint64_t>tail)
                 if self.block_size < LARGEST_READ:
                     self.block_size *= 2
             elif self.need == NEED_REPAIR:

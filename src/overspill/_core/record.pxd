@@ -3,7 +3,6 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "crc32c.h" nogil:
-    void crc32c_prepare()
     int crc32c_supported()
     uint32_t c_crc32c "crc32c"(uint32_t seed, const void *data, size_t n)
     uint32_t crc32c_pair(uint32_t seed, uint32_t low, uint32_t high)

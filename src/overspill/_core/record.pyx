@@ -15,7 +15,6 @@ if sys.byteorder != "little":
 if not crc32c_supported():
     raise ImportError("overspill was built for a processor with the CRC-32C instruction (SSE 4.2), and this one has none")
 assert sizeof(RecordHeader) == RECORD_HEADER_SIZE  # format page, table 2
-crc32c_prepare()
 
 
 def crc32c(const uint8_t[::1] data not None, uint32_t seed=0):

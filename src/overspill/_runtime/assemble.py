@@ -188,6 +188,10 @@ class Assembled(Keeping):
         log = self._log
         if log is None:
             return
+        if self._destroys:
+            log.abandon()
+            self._disk.remove_folder()  # type: ignore[union-attr]
+            return
         if log.broken is not None:
             log.abandon()
             return
@@ -207,12 +211,25 @@ class Assembled(Keeping):
 
     def destroy(self) -> None:
         """Close the queue and delete its folder with everything in it, damaged parts included. There is no way back."""
-        if self._state != "closed":
-            self._leases = Leases()
+        if self._options.disk_path is None:
             self.close()
-        if self._options.disk_path is not None:
-            assert self._options.name is not None
-            Disk.remove_folder(self._options.disk_path, self._options.name)
+            return
+        if self._state == "closed":
+            # Somebody else may have it by now: only who holds the lock may delete.
+            disk = type(self._disk or Disk).open_folder(os.path.join(self._options.disk_path, self._options.name or ""))
+            try:
+                lock = FolderLock(disk)
+                try:
+                    disk.remove_folder()
+                finally:
+                    lock.release()
+            finally:
+                disk.close()
+            return
+        self._destroys = True
+        self.close()
+
+    _destroys: bool = False
 
     def __enter__(self) -> Any:
         self._refuse(taking=False)

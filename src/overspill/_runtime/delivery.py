@@ -20,11 +20,12 @@ class Delivery:
     The item stays in the queue's folder until the ack; if the process dies first, it comes back when the queue is opened again.
     """
 
-    __slots__ = ("_queue", "_token", "attempts", "enqueued_at", "id", "item", "priority")
+    __slots__ = ("_ended", "_queue", "_token", "attempts", "enqueued_at", "id", "item", "priority")
 
     def __init__(self, queue: Any, token: int, item: Any, id: bytes, attempts: int, enqueued_ns: int, priority: int) -> None:
         self._queue = queue
         self._token = token
+        self._ended = False
         self.item = item
         """The item itself."""
         self.id = uuid.UUID(bytes=id)
@@ -38,10 +39,12 @@ class Delivery:
     def ack(self) -> None:
         """Done: the item leaves the queue, as durably as the queue promises. Raises `LeaseExpired` if the lease had ended."""
         self._queue._ack(self._token)
+        self._ended = True
 
     def nack(self, delay: float | timedelta = 0, *, error: BaseException | str | None = None) -> None:
         """Not done: the item goes back to its old place. Raises `LeaseExpired` if the lease had ended."""
         self._queue._nack(self._token, delay, error)
+        self._ended = True
 
     def extend(self, seconds: float | timedelta) -> None:
         """Hold it for this long from now. Raises `LeaseExpired` if the lease had ended."""
@@ -51,9 +54,10 @@ class Delivery:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._ended:
+            return  # the handler said so itself
         if kind is None:
-            if not self._queue._is_settled(self._token, self):
-                self.ack()
+            self.ack()
         else:
             self._queue._nack_quietly(self._token, error)
 

@@ -185,25 +185,30 @@ class Taking(Parts):
     def _deliver(self, claim: Claim) -> Delivery:
         item = self._decoded(claim)
         # The attempt is on record before the item is handed out: one that kills its consumer must not be tried for ever.
-        map, offset = self._locate(claim)
-        if map is not None:
-            attempts = claim.attempts + 1
-            try:
-                map.owner.count_attempt(offset, attempts)
-            except BaseException:
-                self._return(claim)
-                raise
-            if not map.dirty:
-                self._dirtied(map)
-            claim.attempts = min(attempts, 255)
-        else:
-            claim.attempts = min(claim.attempts + 1, 255)
+        attempts = self._count_attempt(claim)
         self._n_leased += 1
         until = self._clock.monotonic() + self._options.lease_timeout
         token = self._leases.grant(claim, until)
         if self._pump is not None:
             self._wake_for_leases(until)
-        return Delivery(self, token, item, claim.id, claim.attempts, claim.enqueued_ns, claim.priority)
+        return Delivery(self, token, item, claim.id, attempts, claim.enqueued_ns, claim.priority)
+
+    def _count_attempt(self, claim: Claim) -> int:
+        """Put this attempt on record; returns which it is. A record says how many came before it was written, its segment how many since."""
+        map, offset = self._locate(claim)
+        if map is None:
+            claim.attempts = min(claim.attempts + 1, 255)
+            return claim.attempts
+        try:
+            map.owner.attach()
+            since = min(map.attempts(offset) + 1, 255 - claim.attempts)
+            map.set_attempts(offset, since)
+        except BaseException:
+            self._return(claim)
+            raise
+        if not map.dirty:
+            self._dirtied(map)
+        return claim.attempts + since
 
     _n_leased: int = 0
     _n_redelivered: int = 0
@@ -243,6 +248,7 @@ class Taking(Parts):
         claim = self._end_lease(token, "nack")
         self._n_redelivered += 1
         self._return(claim)
+        self._wake_if_closing()
 
     def _nack_quietly(self, token: int, error: BaseException | None) -> None:
         """Leaving a `with` block by an exception: a lease that is gone must not hide it."""
@@ -265,10 +271,6 @@ class Taking(Parts):
         for claim in self._leases.overdue(self._clock.monotonic()):
             self._n_redelivered += 1
             self._return(claim)
-
-    def _is_settled(self, token: int, delivery: Delivery) -> bool:
-        """Whether the handler acknowledged or returned the item itself inside its `with` block."""
-        return False
 
     def _wake_if_closing(self) -> None:
         if self._state == "closing":

@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from enum import Enum
 from typing import Final, NamedTuple, Self
@@ -142,6 +143,18 @@ class Disk:
     def path_of(self, name: str) -> str:
         """For messages only: files are reached through the descriptor."""
         return os.path.join(self.path, name)
+
+    def remove_folder(self) -> None:
+        """Delete the folder and everything in it. The caller holds its lock, and has no more use for it."""
+        self._assert_own()
+        if os.stat(self.path, follow_symlinks=False).st_ino != self.identity()[1]:
+            raise UnsafeFolder(self.path, "another folder has taken its name since it was opened")
+        shutil.rmtree(self.path)
+        parent = os.open(os.path.dirname(os.path.abspath(self.path)), _FOLDER)
+        try:
+            self.sync(parent)
+        finally:
+            os.close(parent)
 
     def close(self) -> None:
         """Give the folder's descriptor back. Files that are open stay open."""

@@ -32,6 +32,7 @@ _LOOKS_MAX: Final = 4
 """How often a folder is looked at before what looks wrong is believed."""
 
 _WINDOW_ENTRIES: Final = 4096
+_READ_AHEAD: Final = 256 * 1024
 
 
 class Problem(NamedTuple):
@@ -463,6 +464,20 @@ def _line(disk: Disk, priority: int, runs: list[tuple[int, int, Found]], tell: C
         yield item
 
 
+class _Ahead:
+    """Reads records that lie one behind the other in few large pieces."""
+
+    def __init__(self, file: Reader) -> None:
+        self._file = file
+        self._at = 0
+        self._piece = b""
+
+    def read(self, offset: int, length: int) -> bytes:
+        if not self._at <= offset <= offset + length <= self._at + len(self._piece):
+            self._at, self._piece = offset, self._file.read(offset, max(length, _READ_AHEAD))
+        return self._piece[offset - self._at : offset - self._at + length]
+
+
 def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]) -> Iterator[tuple[int, StoredItem]]:
     """The waiting items of one priority in one segment, with their places."""
     header = each.whole
@@ -471,15 +486,15 @@ def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]
     except FileNotFoundError:
         return  # consumed by the owner since
     with file:
-        done = _Done(header, file.marks(header))
+        done, ahead = _Done(header, file.marks(header)), _Ahead(file)
         for window in _index_of(each, file, priority):
             for offset8 in window:
                 offset = 8 * offset8
                 if offset in done:
                     continue
-                head = file.read(offset, layout.RECORD_HEADER.size)
+                head = ahead.read(offset, layout.RECORD_HEADER.size)
                 fields = parse_header(head, 0, header.salt, offset)
-                stored = file.read(offset + layout.RECORD_HEADER.size, fields["length"]) if fields else b""
+                stored = ahead.read(offset + layout.RECORD_HEADER.size, fields["length"]) if fields else b""
                 if fields is None or len(stored) != fields["length"] or layout.crc32c(stored, header.salt) != fields["payload_crc"]:
                     tell(Problem(each.name, offset, "the record does not check"))
                     continue

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final, NamedTuple
 
@@ -119,7 +120,7 @@ class Known(NamedTuple):
     base_sequence: int = 0
     """What has a lower sequence number is from the earlier life of a recycled file."""
     seal: bytes = b""
-    """How its own footer begins: where that follows, it was being sealed."""
+    """How its own footer begins: where that follows, it was being sealed. Empty: what follows its records is known to be none."""
 
 
 class Stretch(NamedTuple):
@@ -341,7 +342,7 @@ class Found:
 
     @property
     def tears(self) -> bool:
-        """Whether something that nothing vouches for is missing from it, so that what follows it must go."""
+        """Whether something is missing from it that nothing vouches for."""
         if self.later is Later.VOUCHES:
             return False
         if self.header_is in (Header.BLANK, Header.UNNUMBERED) or self.standing is Standing.RECYCLED:
@@ -406,18 +407,27 @@ def observe(disk: Disk, names: Iterable[tuple[str, int]], *, may_vanish: bool = 
     for each in found[::-1]:
         each.later = vouched
         if each.current:
-            if not _seen(lambda disk, each, follower=follower: _look_at_contents(disk, each, follower), disk, each, may_vanish):
+            if not _seen(partial(_look_at_contents, follower=follower), disk, each, may_vanish):
                 found.remove(each)
                 continue
             follower = each
         if each.vouches:
             vouched = Later.VOUCHES
-    before = Before.WHOLE
+    torn_from = min(_tears(found), default=None)
     for each in found:
-        each.before = before
-        if each.tears:
-            before = Before.TORN
+        if torn_from is not None and each.position > torn_from:
+            each.before = Before.TORN
     return found, queue
+
+
+def _tears(found: list[Found]) -> Iterator[int]:
+    """Places in the log where something is missing that nothing vouches for: what is behind them must go, or there would be a hole."""
+    vouched_upto = max((each.position for each in found if each.vouches), default=0)
+    for each in found:
+        if each.tears:
+            yield each.position
+        if each.current and each.named > max(each.whole.number, vouched_upto):
+            yield each.named  # that one's header was never durable: its file still has the one of its earlier life
 
 
 def _seen(look: Callable[[Disk, Found], None], disk: Disk, each: Found, may_vanish: bool) -> bool:
@@ -530,7 +540,8 @@ def _known(each: Found, follower: Found | None) -> Known:
     header, end = each.whole, 0
     if follower is not None and follower.whole.number == header.through + 1 and not header.compacted:
         end = follower.whole.previous_end
-    seal = layout.FOOTER_MAGIC + header.number.to_bytes(8, "little")
+    # What follows the records of a segment with a damaged footer is its index, and no record.
+    seal = b"" if each.ending is Ending.BROKEN else layout.FOOTER_MAGIC + header.number.to_bytes(8, "little")
     vouched = each.ending is Ending.BROKEN or each.later is Later.VOUCHES
     return Known(end or each.size if vouched else 0, end, header.base_sequence, seal)
 
