@@ -64,12 +64,13 @@ asan: $(ASAN)/built
 	rm -rf $(ASAN)/tree/tests && $(ASAN_COPY)
 	cd $(ASAN)/tree && $(ASAN_RUN) ../venv/bin/python -m pytest -p no:cacheprovider $(ASAN_TESTS)
 
-$(ASAN)/built: $(BUILT_OF)
-	rm -rf $(ASAN)
-	$(PYTHON) -m venv $(ASAN)/venv
+$(ASAN)/built: $(BUILT_OF) | $(ASAN)/venv
 	$(ASAN_COPY)
 	OVERSPILL_SANITIZE=1 $(ASAN)/venv/bin/python -m pip install --quiet --editable '$(ASAN)/tree[test]'
 	@touch $@
+
+$(ASAN)/venv: | $(BIN)/python
+	$(BIN)/python -m venv $@
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Place, drained, items_upto
+from conftest import Place, drained, items_upto, until
 
 from overspill import HybridQueue, QueueClosed
 
@@ -144,16 +145,6 @@ def threads() -> Any:
     assert not [thread for thread, _ in started if thread.is_alive()], "somebody waits for ever"
 
 
-def until(condition: Any) -> None:
-    """Wait for what another thread is about to do, without a guess at how long it takes."""
-    event = threading.Event()
-    for _ in range(30_000):
-        if condition():
-            return
-        event.wait(0.001)
-    raise AssertionError("it never happened")
-
-
 @pytest.mark.parametrize("wait", [lambda q: q.dequeue(), lambda q: q.lease(), lambda q: q.dequeue_batch(3, timeout=None), lambda q: q.lease_batch(3, timeout=None)])
 def test_waiting_consumers_are_told_when_the_queue_closes(tiny_place: Place, threads: Any, wait: Any) -> None:
     q = tiny_place.open()
@@ -248,20 +239,22 @@ def test_a_producer_that_waits_for_the_rate_is_told(memory_place: Place, threads
     from overspill import RateLimit
     from overspill._runtime.clock import SystemClock
 
-    q = memory_place.open(_clock=SystemClock(), rate_limit=RateLimit(0.01, burst=1, on_limit="wait"))
+    q = memory_place.open(_clock=SystemClock(), rate_limit=RateLimit(0.4, burst=1, on_limit="wait"))
     q.enqueue("the burst")
     began = threading.Event()
 
     def wait() -> None:
         began.set()
-        q.enqueue("waits for a hundred seconds")
+        q.enqueue("waits for seconds")
 
     waiting = threads(wait)
     began.wait()
-    threading.Event().wait(0.05)  # give it the time to begin to wait; if it has not, the outcome is the same
+    threading.Event().wait(0.02)  # give it the time to begin to wait; if it has not, the outcome is the same
+    before = time.monotonic()
     q.close()
     threads.join()
     assert type(waiting[0]) is QueueClosed
+    assert time.monotonic() - before < 2, "it need not wait for its turn to be told"
 
 
 # --- destroy and exit

@@ -519,6 +519,8 @@ cdef class HotQueue:
         cdef PyObject *item
         if e.segment == NULL:
             return False
+        if not e.gone:
+            self.follow(e)
         item = e.item
         e.item = NULL
         if e.resident:
@@ -612,7 +614,7 @@ cdef class HotQueue:
         """Compaction has moved the record: find where it is now."""
         cdef SegmentMap map
         while (<SegmentMap>e.segment).retired:
-            map, offset = (<SegmentMap>e.segment).owner.moved_to(<uint64_t>e.offset8 * 8)
+            map, offset = (<SegmentMap>e.segment).moved_to(<uint64_t>e.offset8 * 8)
             e.segment = <PyObject *>map
             e.offset8 = <uint32_t>(<uint64_t>offset >> 3)
         return 0
@@ -1221,6 +1223,13 @@ cdef class HotQueue:
                         lane.recovered -= 1
             self.left(lane)
 
+    def _replace_runs(self, uint8_t priority, list runs not None):
+        """Compaction: the lane's runs, None for those of which nothing is left. Caller holds the head."""
+        cdef Lane lane = self.lane(priority)
+        lane.recovered = sum(1 for run in runs[:lane.recovered] if run is not None)
+        lane.runs = [run for run in runs if run is not None]
+        self.left(lane)
+
     def _uses(self, SegmentMap map not None):
         """Whether a ring or heap item has its record in this segment."""
         cdef Lane lane
@@ -1231,18 +1240,24 @@ cdef class HotQueue:
                 continue
             lane = <Lane>obj
             for i in range(lane.heap_n):
-                if lane.heap[i].segment == <PyObject *>map and not lane.heap[i].gone:
+                if self.is_in(&lane.heap[i], map):
                     return True
             block = lane.head
             begin = lane.head_at
             while block != NULL and lane.ring_n:
                 end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
                 for i in range(begin, end):
-                    if block.entries[i].segment == <PyObject *>map and not block.entries[i].gone:
+                    if self.is_in(&block.entries[i], map):
                         return True
                 begin = 0
                 block = block.next
         return False
+
+    cdef bint is_in(self, Entry *e, SegmentMap map) except -1:
+        if e.gone or e.segment == NULL:
+            return False
+        self.follow(e)
+        return e.segment == <PyObject *>map
 
     def _expired_in_memory(self, int64_t now, Py_ssize_t most):
         """(priority, sequence) of up to `most` ring and heap items that have expired by `now`."""

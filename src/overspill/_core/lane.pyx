@@ -51,11 +51,23 @@ cdef class Run:
             other.position, other.at, other.window, other.view, other.version = self.position, self.at, self.window, self.view, self.version
         return other
 
+    def is_at_end(self):
+        """Whether nothing is left of it, as far as it knows."""
+        return self.done
+
+    def last_passed(self):
+        """Offset of the last record of a window that has been read to its end; 0 if there is a next one to look at."""
+        if self.window is not None and self.at > 0 and self.at >= len(self.window):
+            return <uint64_t>self.view[self.at - 1] * 8
+        return 0
+
     def next_offset(self):
         """Offset of the next record that the cursor will look at, 0 if that is not known yet."""
         if self.window is not None and self.at < len(self.window):
             return <uint64_t>self.view[self.at] * 8
-        return self.first if self.window is None else 0
+        if self.window is None:
+            return self.first
+        return 0
 
     cdef int load_now(self) noexcept:
         """1: `header` holds the next waiting record, its payload (unless big) is in the block. 0: `need` says what is missing, or the run is done."""

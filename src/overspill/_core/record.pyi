@@ -44,5 +44,11 @@ def build_index(data: Buffer, base: int, records: array[int]) -> list[tuple[int,
 def split_lanes(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int]]]:
     """For each priority: (priority, offsets in units of 8), in log order."""
 
+def copy_records(
+    data: Buffer, base: int, salt: int, offsets: array[int], new_salt: int, new_offset: int
+) -> tuple[bytes, array[int], list[int]]:
+    """(records, their new offsets, old offsets of what does not check and was left out: those have the new offset 0)."""
+
+def record_lengths(data: Buffer, base: int, salt: int, offsets: array[int]) -> array[int]: ...
 def parse_header(data: Buffer, at: int, salt: int, offset: int) -> dict[str, Any] | None: ...
 def record_length(length: int) -> int: ...

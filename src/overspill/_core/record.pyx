@@ -5,7 +5,7 @@ header that holds it has checked, and every access lies inside the buffer.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 import sys
 from array import array
@@ -252,6 +252,68 @@ def build_index(const uint8_t[::1] data not None, uint64_t base, records not Non
     finally:
         free(places)
     return lanes
+
+
+def copy_records(const uint8_t[::1] data not None, uint64_t base, uint32_t salt, offsets not None, uint32_t new_salt, uint64_t new_offset):
+    """Write the records at these file offsets (array 'Q', all within `data`, which begins at `base`) again, one behind the other from `new_offset` on.
+
+    Sequence, id, times and attempts stay; check codes are made anew and the record says that it is a copy. Returns (bytes, array 'Q' of the new offsets, list of the
+    old offsets of records that do not check and were left out; in the array those have the new offset 0).
+    """
+    cdef const uint64_t[::1] old = offsets
+    cdef Py_ssize_t i, n = old.shape[0]
+    cdef RecordHeader h
+    cdef const uint8_t *p
+    cdef uint64_t total = 0, at, size
+    cdef char *out
+    new = array("Q", bytes(8 * n))
+    cdef uint64_t[::1] placed = new
+    bad = []
+    if n == 0:
+        return b"", new, bad
+    p = &data[0] - base
+    for i in range(n):
+        if old[i] < base or old[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
+            raise ValueError("an offset lies outside the data")
+        if _judge(p, old[i], base + <uint64_t>data.shape[0], salt, True, &h) != 0:
+            bad.append(old[i])
+            continue
+        placed[i] = new_offset + total
+        total += record_size(h.length)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, total)
+    out = PyBytes_AS_STRING(result)
+    with nogil:
+        for i in range(n):
+            if placed[i] == 0:
+                continue
+            at = placed[i] - new_offset
+            memcpy(&h, p + old[i], RECORD_HEADER_SIZE)
+            size = record_size(h.length)
+            memset(out + at + size - 8, 0, 8)
+            memcpy(out + at + RECORD_HEADER_SIZE, p + old[i] + RECORD_HEADER_SIZE, h.length)
+            h.flags |= FLAG_COPIED
+            h.batch_left = 0
+            h.synced = 0
+            h.payload_crc = c_crc32c(new_salt, out + at + RECORD_HEADER_SIZE, h.length)
+            seal_header(&h, new_salt, placed[i])
+            memcpy(out + at, &h, RECORD_HEADER_SIZE)
+    return result, new, bad
+
+
+def record_lengths(const uint8_t[::1] data not None, uint64_t base, uint32_t salt, offsets not None):
+    """Sizes in the file (array 'Q') of the records at these offsets; 0 where the header does not check or lies outside the data."""
+    cdef const uint64_t[::1] at = offsets
+    cdef Py_ssize_t i, n = at.shape[0]
+    cdef RecordHeader h
+    sizes = array("Q", bytes(8 * n))
+    cdef uint64_t[::1] out = sizes
+    for i in range(n):
+        if at[i] < base or at[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
+            continue
+        memcpy(&h, &data[at[i] - base], RECORD_HEADER_SIZE)
+        if header_checks(&h, salt, at[i]):
+            out[i] = record_size(h.length)
+    return sizes
 
 
 def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not None):

@@ -26,6 +26,8 @@ cdef class SegmentMap:
     cdef uint8_t *body                   # so that body + offset is the byte at that file offset; NULL unless open for appending
     cdef uint64_t body_mapped
     cdef uint64_t lanes_seen[4]
+    cdef SegmentMap twin                 # compaction: the segment that this one's records have been copied to
+    cdef object copies                   # arrays 'Q': their offsets here, ascending, and there
     cdef object touched                  # bytearray: which pages of the attempt counts are backed
 
     cdef inline bint has_room(self, uint64_t size, uint8_t priority) noexcept:
@@ -44,4 +46,5 @@ cdef class SegmentMap:
     cdef int _back_all(self, int fd) except -1
     cdef int _populate(self, uint8_t *start, uint64_t length) except -1
     cdef void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept
+    cdef uint64_t copy_of(self, uint64_t offset) except? 0
     cdef uint64_t *_attempt_word(self, uint32_t slot) except NULL

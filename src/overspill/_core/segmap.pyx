@@ -362,6 +362,8 @@ cdef class SegmentMap:
             return 0
         self._store_word(word, <uint32_t>word[0] | bit, i)
         self.live -= 1
+        if self.twin is not None:
+            self.twin.mark(self.copy_of(offset))
         if self.plain:
             self.write(self, MARKS_START + 8 * <uint64_t>i, 8)
         return 1
@@ -422,12 +424,57 @@ cdef class SegmentMap:
         crc32c_publish8(word, <uint64_t>counts | <uint64_t>crc32c_pair(self.salt, counts, check) << 32)
         if self.plain:
             self.write(self, <uint64_t>(<uint8_t *>word - self.head), 8)
+        if self.twin is not None:
+            self.twin.set_attempts(self.copy_of(offset), attempts)
 
     def first_part(self, uint64_t offset, uint64_t length):
         """The bytes that the file should hold at `offset`, for the plain writer."""
         if self.head == NULL or offset + length > self.records_start:
             raise AssertionError("I6: bytes of a detached segment")
         return PyBytes_FromStringAndSize(<char *>self.head + offset, length)
+
+    # --- compaction
+
+    cdef uint64_t copy_of(self, uint64_t offset) except? 0:
+        cdef const uint64_t[::1] here = self.copies[0]
+        cdef const uint64_t[::1] there = self.copies[1]
+        cdef Py_ssize_t low = 0, high = here.shape[0], middle
+        while low < high:
+            middle = (low + high) // 2
+            if here[middle] < offset:
+                low = middle + 1
+            else:
+                high = middle
+        if low == here.shape[0] or here[low] != offset:
+            raise AssertionError(f"I9: the record at {offset} was not copied")
+        return there[low]
+
+    def copied_to(self, SegmentMap twin not None, here not None, there not None):
+        """The records at `here` (array 'Q', ascending) have been copied to `there` in `twin`: bring its marks and attempts up to date, and settle in both from now on.
+
+        One step under the GIL, so that no settle falls in between.
+        """
+        cdef const uint64_t[::1] old = here
+        cdef const uint64_t[::1] new = there
+        cdef Py_ssize_t i
+        cdef uint32_t attempts
+        if old.shape[0] != new.shape[0]:
+            raise ValueError("as many offsets here as there")
+        for i in range(old.shape[0]):
+            if self.is_marked(old[i]):
+                twin.mark(new[i])
+                continue
+            attempts = self.attempts(old[i])
+            if attempts:
+                twin.set_attempts(new[i], attempts)
+        self.copies = (here, there)
+        self.twin = twin
+
+    def moved_to(self, uint64_t offset):
+        """After the old segment has gone: (map, offset) of the copy."""
+        if self.twin is None:
+            raise AssertionError("I9: the segment is gone and nothing took its place")
+        return self.twin, self.copy_of(offset)
 
     def restore(self, uint64_t tail, uint64_t count, int64_t live):
         """Take over what a footer or a scan said of a segment that is not open for appending."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import threading
 import time
 import uuid
 import weakref
@@ -62,6 +63,8 @@ class Assembled(Keeping):
         self._to_tell = deque()
         self._subscriptions, self._by_size = [], []
         self._recovery: RecoveryReport | None = None
+        self._compacting = threading.RLock()
+        self._cursors = 0
         self._commit = GroupCommit(self._timed_sync)
         self.max_item_size = options.max_item_size
         self.ttl_ns = round(options.ttl * 1e9) if options.ttl else 0

@@ -5,12 +5,15 @@ worked on is correct all the same: it only keeps more files and pages than it ne
 """
 from __future__ import annotations
 
+import errno
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from .._core.lane import Run
 from .._core.segmap import SegmentMap
-from .._store.compaction import compact_once
+from .._store import compaction
 from .._store.segment import Segment
 from ..errors import InvalidOption
 from .spilling import Spilling
@@ -22,12 +25,17 @@ _POKED = (1 << 63) - 1
 """What `poke_at` is once the core has asked for the next segment."""
 
 _SEAL_AFTER_S = 1.0
+_LEFT_AT_MOST = 0.25
+"""Compaction by itself takes segments of which no more than this is left; asked for by name, half."""
 _SWEEP_MOST = 1024
+_COMPACT_EVERY_S = 1.0
 
 
 class Keeping(Spilling, Taking):
     """The background half of a queue."""
 
+    _compacting: threading.RLock
+    """One compaction at a time."""
     _sync_due: float | None = None
     _seal_due: float | None = None
     _sweep_due: float | None = None
@@ -106,6 +114,7 @@ class Keeping(Spilling, Taking):
             self._stay_ahead()
             self._seal(now, due)
             self._sync_if_due(now, due)
+            self._compact_if_due(now, due)
         self._end_leases(now, due)
         self._sweep(now, due)
         self._tell()
@@ -153,6 +162,17 @@ class Keeping(Spilling, Taking):
         while self._log.seal_next(self.next_sequence):
             pass
         self._timed_sync()
+
+    def _compact_if_due(self, now: float, due: list[float]) -> None:
+        """One step at most each time, and no look at the segments more than once a second."""
+        if now < self._compact_next:
+            return
+        self._compact_next = now + _COMPACT_EVERY_S
+        if self._compact_step():
+            self._compact_next = now
+            due.append(now)
+
+    _compact_next: float = 0.0
 
     def _timed_sync(self) -> None:
         assert self._log is not None
@@ -294,14 +314,79 @@ class Keeping(Spilling, Taking):
         self.cleanup()
         while self._log.seal_next(self.next_sequence):
             pass
-        while self._compact_step():
+        while self._compact_step(0.5):
             pass
         return max(0, before - self._log.used_bytes)
 
-    def _compact_step(self) -> bool:
-        """Merge one group of adjacent, mostly settled segments; False if there is none."""
-        assert self._log is not None
-        return compact_once(self._log, self)
+    def _compact_step(self, share: float = _LEFT_AT_MOST) -> bool:
+        """Merge one group of adjacent, mostly settled segments; False if there is none, or no room to do it in."""
+        log = self._log
+        assert log is not None
+        with self._compacting:
+            group = compaction.choose(log, self._is_being_read, share)
+            if not group:
+                return False
+            try:
+                merger = compaction.copy(log, group)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    return False
+                log.break_down(error)
+                raise self._broken_error() from error
+            if merger is None:
+                return False
+            with self._head, log.still():
+                if self._cursors or any(segment.retired for segment in group):
+                    # Somebody iterates over these runs: another time.
+                    log.disk.unlink(merger.new.name)
+                    log.unreserve(merger.new.allocated)
+                    merger.new.close()
+                    return False
+                lines = [(lane, self._runs_on_copy(lane, merger)) for lane in self._lanes()]
+                compaction.publish(log, merger)
+                for lane, runs in lines:
+                    self._replace_runs(lane.priority, runs)
+            if merger.new.map.live == 0:
+                self._emptied(merger.new.map)
+            return True
+
+    def _is_being_read(self, segment: Segment) -> bool:
+        """The segment that dequeue reads from now will soon be consumed by itself."""
+        for lane in self._lanes():
+            if lane.runs:
+                return bool(lane.runs[0].map is segment.map)
+        return False
+
+    def _runs_on_copy(self, lane: Any, merger: compaction.Merger) -> list[Run | None]:
+        """The lane's runs as they are to be after the switch: None for one of which nothing is left."""
+        old = {segment.map: segment for segment in merger.old}
+        runs: list[Run | None] = []
+        for run in lane.runs:
+            segment = old.get(run.map)
+            runs.append(run if segment is None else self._run_on_copy(run, segment, merger))
+        return runs
+
+    @staticmethod
+    def _run_on_copy(run: Run, segment: Segment, merger: compaction.Merger) -> Run | None:
+        here, there = merger.moved[segment.number]
+        copied = dict(zip(here, there, strict=True))
+        order: list[int] = []
+        position = 0
+        while True:
+            position, window, _ = segment.offsets(run.priority, position, 0)
+            if not window:
+                break
+            order.extend(8 * offset for offset in window)
+            position += len(window)
+        if run.is_at_end():
+            return None
+        passed, begin, end = run.last_passed(), run.next_offset(), run.last
+        start = order.index(passed) + 1 if passed else order.index(begin) if begin else 0
+        stretch = order[start : order.index(end) + 1 if end else len(order)]
+        left = [copied[offset] for offset in stretch if offset in copied and not segment.map.settled(offset)]
+        if not left:
+            return None
+        return Run(merger.new.map, run.priority, left[0], left[-1], run.bound, run.last_place, run.last_ordinal)
 
     def clear(self) -> int:
         """Remove everything that waits, as durably as the queue promises; returns how many items. Leased ones stay."""

@@ -334,10 +334,21 @@ class Taking(Parts):
         yield claim
 
     def _in_runs(self, runs: list[Any], merge: bool) -> Iterator[Claim]:
+        """Read on through copies of runs. Compaction leaves the segments alone as long as somebody does."""
+        if not runs:
+            return
         cursor = lane_over(runs, merge)
-        while True:
+        with self._head:
+            self._cursors += 1
+        try:
+            while True:
+                with self._head:
+                    claim = self._read(cursor)
+                if claim is None:
+                    return
+                yield claim
+        finally:
             with self._head:
-                claim = self._read(cursor)
-            if claim is None:
-                return
-            yield claim
+                self._cursors -= 1
+
+    _cursors: int = 0

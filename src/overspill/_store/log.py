@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from . import layout
 from .files import Disk
@@ -68,12 +69,13 @@ class Log:
         self.next_number = 1
         self.sync_count = 0
         self.retired_count = 0
+        self.compactions = 0
         self._spares: list[Segment] = []
         self._barrier = barrier
         self._now_ns = now_ns
         self._on_damage = on_damage
         self._on_broken = on_broken
-        self._dirty: dict[int, Segment] = {}
+        self._dirty: dict[Segment, None] = {}
         self._names_dirty = False
         self._structure = threading.RLock()
         self._preparing = threading.RLock()
@@ -166,7 +168,7 @@ class Log:
                 if segment is self.active or not segment.recyclable or self.segments.pop(segment.number, None) is None:
                     return False
                 self.emptied.pop(segment.number, None)
-                self._dirty.pop(segment.number, None)
+                self._dirty.pop(segment, None)
                 if segment in self.unsealed:
                     self.unsealed.remove(segment)
                 self._spares.append(segment)
@@ -201,7 +203,7 @@ class Log:
             if size > self.free_bytes:
                 raise NoRoom(size, self.free_bytes)
             self.used_bytes += size
-            name = layout.prepared_name(next(self._prepared))
+            name = self.temporary_name()
         try:
             segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, zero=zero, now_ns=self._now_ns())
         except OSError as error:
@@ -251,7 +253,7 @@ class Log:
 
     def dirtied(self, segment: Segment) -> None:
         """Something in the segment changed after its last sync began."""
-        self._dirty[segment.number] = segment
+        self._dirty[segment] = None
         segment.map.dirty = True
 
     @property
@@ -269,12 +271,10 @@ class Log:
         """`sync`, of the segments with a number below the limit."""
         with self._syncing:
             self.refuse_if_broken()
-            numbers = sorted(number for number in tuple(self._dirty) if limit is None or number < limit)
+            dirty = sorted((segment for segment in tuple(self._dirty) if limit is None or segment.number < limit), key=lambda segment: segment.number)
             try:
-                for number in numbers:
-                    segment = self._dirty.pop(number, None)
-                    if segment is None:
-                        continue
+                for segment in dirty:
+                    self._dirty.pop(segment, None)
                     # Cleared before the sync: what changes from here on asks for the next one.
                     segment.map.dirty = False
                     if segment.retired:
@@ -319,7 +319,7 @@ class Log:
         with self._syncing:
             if segment.retired:
                 return
-            self._dirty.pop(segment.number, None)
+            self._dirty.pop(segment, None)
             segment.map.dirty = False
             try:
                 given_back = segment.seal(next_sequence)
@@ -353,7 +353,7 @@ class Log:
             if segment.map.live != 0:
                 raise AssertionError(f"I7: {segment.name} still holds {segment.map.live} items")
             held = segment.allocated
-            self._dirty.pop(segment.number, None)
+            self._dirty.pop(segment, None)
             self.segments.pop(segment.number, None)
             self.emptied.pop(segment.number, None)
             if segment in self.unsealed:
@@ -365,6 +365,50 @@ class Log:
             segment.retire()
             self.used_bytes -= held
             return held
+
+    # --- compaction
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """No segment comes, goes or is synced meanwhile."""
+        with self._syncing, self._structure:
+            yield
+
+    def temporary_name(self) -> str:
+        return layout.prepared_name(next(self._prepared))
+
+    def reserve(self, n: int) -> bool:
+        """Take n bytes of the budget, if they are free."""
+        with self._structure:
+            if n > self.free_bytes:
+                return False
+            self.used_bytes += n
+            return True
+
+    def unreserve(self, n: int) -> None:
+        with self._structure:
+            self.used_bytes -= n
+
+    def replace(self, old: list[Segment], new: Segment) -> None:
+        """Let a compacted segment, whose bytes are durable, take the place of those that it stands for."""
+        with self._syncing, self._structure:
+            # One rename publishes the new one and removes the first old one. From here on a sync covers the name, too.
+            self._names_dirty = True
+            self.disk.rename(new.name, old[0].name)
+            new.name = old[0].name
+            for segment in old:
+                self.segments.pop(segment.number, None)
+                self.emptied.pop(segment.number, None)
+                self._dirty.pop(segment, None)
+                self.used_bytes -= segment.allocated
+            self.segments[new.number] = new
+            new.on_damage = self._on_damage
+            new.stands_for = old
+            if len(old) > 1:
+                self.disk.sync_folder()
+                for segment in old[1:]:
+                    self.disk.unlink(segment.name)
+            self.compactions += 1
 
     # --- the end
 

@@ -98,6 +98,8 @@ class Segment:
         self.version = 0
         """Changes when the order of the lists that `offsets` answers from changes."""
         self.on_damage: OnDamage | None = None
+        self.stands_for: list[Segment] = []
+        """Compaction: those whose place it took. They live on for whoever still holds an address in them."""
         self.rotten_words = 0
         self.rebuilt_indexes = 0
         self._vouched: set[int] = set()

@@ -1,0 +1,1 @@
+"""What must survive: killed processes, power cuts, damage, a full disk, a failing one."""

@@ -1,0 +1,488 @@
+"""The power fails: what is left is opened, judged against the book, and opened again.
+
+A scenario is run once on a disk that remembers (`faults.recording`). After every acknowledged call, and before and after every change of a file in the middle of a call, the moment is
+kept with a copy of the book. Then outcomes of power cuts are drawn from the moments, laid out, recovered and judged. See `faults` for the model, `ledger` for the bar.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from faults import MODELS, Moment, State, lay_out, recording, taken_from
+
+from overspill import Durability, HybridQueue, KiB, MiB
+from overspill._store.files import Disk
+
+from .ledger import Broken, Ledger, key_of
+from .worker import Worker, random_work
+
+# --- the scenarios
+
+
+def first_open(w: Worker) -> None:
+    w.open()
+    w.put()
+    w.put(5000)
+    w.get()
+
+
+def puts(w: Worker) -> None:
+    w.open()
+    for i in range(12):
+        w.put(60 + 700 * (i % 5))
+        if i == 6:
+            w.sync()
+
+
+def batches(w: Worker) -> None:
+    w.open()
+    w.batch([100] * 4)
+    w.batch([3000, 4000, 100])
+    w.sync()
+    w.batch([10] * 40)
+    w.put()
+    w.batch([6000, 6000, 6000, 6000])
+    w.batch([7000, 7000])
+
+
+def large(w: Worker) -> None:
+    w.open()
+    w.put(100)
+    w.put(40_000)
+    w.batch([100, 35_000, 100])
+    w.sync()
+    w.put(33_000)
+    w.get_batch(3)
+    w.put(50_000)
+
+
+def settled(w: Worker) -> None:
+    w.open()
+    for _ in range(10):
+        w.put(300)
+    w.sync()
+    for i in range(4):
+        w.get()
+        w.put(200)
+        if i == 1:
+            w.sync()
+    w.get_batch(3)
+
+
+def leases(w: Worker) -> None:
+    w.open()
+    for _ in range(6):
+        w.put(300)
+    a, b = w.lease(), w.lease()
+    w.ack(a)
+    w.sync()
+    w.nack(b)
+    c = w.lease()
+    w.lease()
+    w.ack(c)
+    w.put()
+    w.lease()
+
+
+def lines(w: Worker) -> None:
+    w.open()
+    for i in range(9):
+        w.put(400, (64, 128, 192)[i % 3])
+        if i % 4 == 0:
+            w.front(100, 128)
+    w.sync()
+    w.get_batch(4)
+    w.front(200, 192)
+    w.batch([50, 60, 70], 7)
+    w.get()
+
+
+def rolls(w: Worker) -> None:
+    w.open()
+    for i in range(28):
+        w.put(4000 if i % 3 else 2500)
+        if i == 9:
+            w.sync()
+        if i == 15:
+            w.work(0)
+        if i % 5 == 4:
+            w.get()
+
+
+def seals(w: Worker) -> None:
+    w.open()
+    for i in range(30):
+        w.put(3500, 128 if i % 4 else 200)
+        if i % 7 == 6:
+            w.work()
+    w.get_batch(9)
+    w.work()
+    w.put(3500)
+    w.get_batch(9)
+    w.work()
+
+
+def closes(w: Worker) -> None:
+    w.open()
+    for _ in range(12):
+        w.put(4000)
+    w.get_batch(3)
+    w.lease()
+    w.close()
+    w.open()
+    w.put()
+    w.get_batch(4)
+    w.reopen()
+    w.front()
+    w.get_batch(20)
+    w.close()
+
+
+def churns(w: Worker) -> None:
+    """Everything is consumed, again and again: files are retired, and those that are large enough are recycled."""
+    w.open()
+    for i in range(7):
+        for _ in range(4):
+            w.put(7000)
+        w.get_batch(4 if i % 3 else 3)
+        if i == 3:
+            w.sync()
+        w.work()
+
+
+def compacts(w: Worker) -> None:
+    w.open()
+    for i in range(24):
+        w.put(4000, 64 if i % 6 == 0 else 128)
+    w.get_batch(18)
+    w.sync()
+    w.work()
+    w.compact()
+    w.put()
+    w.get()
+    w.compact()
+
+
+SCENARIOS: dict[str, Callable[[Worker], None]] = {
+    scenario.__name__: scenario for scenario in (first_open, puts, batches, large, settled, leases, lines, rolls, seals, closes, churns, compacts)
+}
+
+
+def recycles(w: Worker) -> None:
+    """As `churns`, with files so large that the marks take more than a page: they are recycled, mapped as they are."""
+    w.open()
+    for i in range(5):
+        for _ in range(9):
+            w.put(30_000, 128)
+        for _ in range(700 if i == 0 else 100):
+            w.put(10)
+        w.sync()
+        while w.ledger.line:
+            w.get_batch(100)
+        if i % 2 == 0:
+            w.sync()
+        w.work()
+
+
+# --- what is judged
+
+
+class Known(NamedTuple):
+    moment: Moment
+    ledger: Ledger
+
+
+class Cut(AssertionError):
+    pass
+
+
+OPTIONS: dict[str, Any] = {}
+
+
+def record(path: Path, scenario: Callable[[Worker], None], *, power: bool, plain: bool, options: dict[str, Any], ledger: Ledger | None = None, inside: bool = True) -> list[Known]:
+    """Run a scenario; every moment of it at which the power may fail, with what had been promised by then."""
+    moments: list[Known] = []
+    ledger = ledger or Ledger(power=power)
+
+    def keep(label: str) -> None:
+        moments.append(Known(disk_class.recording.moment(label), ledger.copy()))
+
+    disk_class = recording(keep if inside else None)
+    path.mkdir(mode=0o700, exist_ok=True)
+    worker = Worker(path, ledger, told=keep, _plain=plain, _disk_class=disk_class, **options)
+    scenario(worker)
+    if worker.q is not None and not worker.q.closed:
+        worker.check()
+        worker.q.close()
+    return moments
+
+
+def verify(state: State, ledger: Ledger, place: Path, *, kill: bool, plain: bool, options: dict[str, Any]) -> None:
+    """The queue opens, holds what was promised, works, and is then as an orderly close leaves it."""
+    place.mkdir(mode=0o700)
+    lay_out(state, place / "q")
+    try:
+        given = {"max_disk_size": 256 * KiB, "memory_size": 5, "_plain": plain, "_background": False} | options
+        with HybridQueue("q", place, **given) as q:
+            items = list(q)
+            keys = ledger.judge(items, kill=kill)
+            assert len(q) == len(keys) and q.stats().balance == 0, q.stats()
+            report = q.recovery
+            assert report is not None and report.items == len(keys), (report, len(keys))
+            # A file whose header never came to the disk cannot be understood, and is set aside; a record below the synced position cannot be damaged.
+            if report.quarantined:
+                raise Broken(f"a power cut is not damage: {report}: {report.notes}")
+            again = b"\xff" * 20
+            q.enqueue(again, priority=0)
+            first = _take(q, ledger, keys, kill)
+        with HybridQueue("q", place, **given) as q:
+            assert q.recovery is not None and q.recovery.clean, q.recovery.notes
+            rest = []
+            while len(q):
+                rest.append(q.dequeue(0))
+            assert rest == [*items[first:], again], "the second opening holds something else"
+            assert q.stats().balance == 0
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _take(q: HybridQueue, ledger: Ledger, keys: list[int], kill: bool) -> int:
+    """Take one item on lease, if there is any: its attempts are on record."""
+    if not keys:
+        return 0
+    with q.lease(0) as delivery:
+        entry = ledger.entries[key_of(delivery.item)]
+        assert entry.key == keys[0]
+        least = entry.leases_acked if kill else entry.leases_kept
+        if not least < delivery.attempts <= entry.leases + 1:
+            raise Broken(f"item {entry.key} comes at attempt {delivery.attempts}, {least} to {entry.leases} were before")
+    return 1
+
+
+def drawn(moments: list[Known], rng: random.Random, n: int) -> Iterator[tuple[str, State, Ledger]]:
+    """`n` different states, as evenly over the moments as it goes."""
+    seen: set[bytes] = set()
+    order = list(range(len(moments)))
+    rng.shuffle(order)
+    tries = 0
+    while len(seen) < n and tries < 6 * n + 20:
+        known = moments[order[tries % len(order)]]
+        model = MODELS[(tries // len(order) + tries) % len(MODELS)] if tries % 2 else rng.choice(MODELS)
+        tries += 1
+        draw_seed = rng.randrange(1 << 32)
+        state = known.moment.state(model, random.Random(draw_seed))
+        # The book belongs to the state: the same bytes may be fine a moment earlier.
+        digest = hashlib.blake2b(repr((model == "kill", [vars(e) for e in known.ledger.entries.values()])).encode(), digest_size=16)
+        for name in sorted(state):
+            digest.update(name.encode() + b"\0" + (state[name] or b""))
+        if digest.digest() in seen:
+            continue
+        seen.add(digest.digest())
+        yield f"{model} at {known.moment.label!r} (moment {moments.index(known)} of {len(moments)}, pending {known.moment.pending}, draw {draw_seed})", state, known.ledger
+
+
+def cut_and_judge(moments: list[Known], rng: random.Random, n: int, new_place: Callable[[], Path], *, plain: bool, options: dict[str, Any]) -> int:
+    judged = 0
+    for label, state, ledger in drawn(moments, rng, n):
+        try:
+            verify(state, ledger, new_place(), kill=label.startswith("kill"), plain=plain, options=options)
+        except Exception as error:
+            kept = Path("/tmp/overspill-power-cut")
+            shutil.rmtree(kept, ignore_errors=True)
+            lay_out(state, kept)
+            raise Cut(f"{label}: {error!r}\nthe state is kept in {kept}") from error
+        judged += 1
+    return judged
+
+
+# --- the tests
+
+MODES = pytest.mark.parametrize("power", [False, True], ids=["PROCESS", "POWER"])
+WRITERS = pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"])
+
+
+@MODES
+@WRITERS
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_power_cut(name: str, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    moments = record(fast_path / "run", SCENARIOS[name], power=power, plain=plain, options={})
+    assert cut_and_judge(moments, random.Random(seed), 24, new_place, plain=plain, options={}) >= 10
+
+
+@MODES
+@WRITERS
+def test_power_cut_in_a_random_history(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    rng = random.Random(seed)
+    for i in range(3):
+        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 40)), power=power, plain=plain, options={})  # type: ignore[func-returns-value, return-value]
+        cut_and_judge(moments, rng, 20, new_place, plain=plain, options={})
+
+
+RECYCLING = {"max_disk_size": 8 * MiB, "max_item_size": 1 * MiB}
+
+
+@MODES
+def test_power_cut_where_files_are_recycled(power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    moments = record(fast_path / "run", recycles, power=power, plain=False, options=RECYCLING, inside=False)
+    cut_and_judge(moments, random.Random(seed), 20, new_place, plain=False, options=RECYCLING)
+
+
+@MODES
+@WRITERS
+def test_power_cut_in_the_recovery_from_a_power_cut(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    """The book says the same before and after: what a recovery does must be fit to be done again from any point of it."""
+    rng = random.Random(seed)
+    _nested(fast_path, new_place, rng, plain=plain, power=power, crashes=3, cuts=12)
+
+
+def _nested(fast_path: Path, new_place: Callable[[], Path], rng: random.Random, *, plain: bool, power: bool, crashes: int, cuts: int) -> None:
+    for i in range(crashes):
+        scenario = rng.choice(list(SCENARIOS.values()))
+        moments = record(fast_path / f"run{i}", scenario, power=power, plain=plain, options={})
+        for label, state, ledger in drawn(moments, rng, 2):
+            second = fast_path / f"second{rng.randrange(1 << 60)}"
+            second.mkdir(mode=0o700)
+            lay_out(state, second / "q")
+            # What a recovery has handed out it has synced: nothing that it found may go, so whatever is here now is judged as before.
+            again = record(second, lambda w: (w.open(), w.close()), power=power, plain=plain, options={}, ledger=_only_judging(ledger))  # type: ignore[func-returns-value, return-value]
+            killed_before = label.startswith("kill")
+            for inner, second_state, _ in drawn(again, rng, cuts):
+                try:
+                    verify(second_state, ledger, new_place(), kill=killed_before and inner.startswith("kill"), plain=plain, options={})
+                except Exception as error:
+                    kept = Path("/tmp/overspill-power-cut")
+                    shutil.rmtree(kept, ignore_errors=True)
+                    kept.mkdir()
+                    lay_out(state, kept / "first")
+                    lay_out(second_state, kept / "second")
+                    raise Cut(f"{scenario.__name__}: {label}, then {inner}: {error!r}\nthe states are kept in {kept}") from error
+            shutil.rmtree(second)
+        shutil.rmtree(fast_path / f"run{i}")
+
+
+def _only_judging(ledger: Ledger) -> Ledger:
+    copy = ledger.copy()
+    copy.closed = lambda: None  # type: ignore[method-assign]
+    return copy
+
+
+@MODES
+@WRITERS
+def test_work_goes_on_after_a_power_cut(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    """Crash, go on, crash, go on: the book follows what was found."""
+    rng = random.Random(seed)
+    _resumed(fast_path, new_place, rng, plain=plain, power=power, lives=4, cuts=6)
+
+
+def _resumed(fast_path: Path, new_place: Callable[[], Path], rng: random.Random, *, plain: bool, power: bool, lives: int, cuts: int) -> None:
+    state: State = {}
+    ledger = Ledger(power=power)
+    for life in range(lives):
+        path = fast_path / f"life{rng.randrange(1 << 60)}"
+        path.mkdir(mode=0o700)
+        if life:
+            lay_out(state, path / "q")
+            with HybridQueue("q", path, max_disk_size=256 * KiB, _plain=plain, _background=False) as q:
+                keys = [key_of(item) for item in q]
+            ledger.settle_on(keys, kill=False)
+            ledger.synced()  # the close just now
+
+        def live(w: Worker) -> None:
+            w.open()
+            random_work(w, rng, 25)
+
+        moments = record(path, live, power=power, plain=plain, options={}, ledger=ledger)
+        cut_and_judge(moments, rng, cuts, new_place, plain=plain, options={})
+        label, state, ledger = next(drawn(moments, rng, 1))
+        verify(state, ledger, new_place(), kill=label.startswith("kill"), plain=plain, options={})
+        # A kill state is judged as such above; from here on it is what a power cut could have left as well.
+        shutil.rmtree(path)
+
+
+def test_every_folder_that_was_made_is_durable_before_the_first_acknowledgement(tmp_path: Path) -> None:
+    made: list[tuple[int, str]] = []
+    synced: set[int] = set()
+
+    class Watched(Disk):
+        @classmethod
+        def make_folder(cls, name: str, parent: int) -> bool:
+            done = super().make_folder(name, parent)
+            if done:
+                made.append((os.fstat(parent).st_ino, name))
+                synced.discard(os.fstat(parent).st_ino)
+            return done
+
+        @classmethod
+        def sync(cls, folder: int) -> None:
+            super().sync(folder)
+            synced.add(os.fstat(folder).st_ino)
+
+    with HybridQueue("q", tmp_path / "a" / "b" / "c", durability=Durability.POWER, _disk_class=Watched, _background=False) as q:
+        q.enqueue(b"first")
+        assert [name for _, name in made] == ["a", "b", "c", "q"]
+        assert all(parent in synced for parent, _ in made)
+
+
+# --- the battery
+
+
+@pytest.mark.battery
+@MODES
+@WRITERS
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_many_power_cuts(name: str, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    moments = record(fast_path / "run", SCENARIOS[name], power=power, plain=plain, options={})
+    print(cut_and_judge(moments, random.Random(seed), 800, new_place, plain=plain, options={}), "states of", len(moments), "moments")
+
+
+@pytest.mark.battery
+@MODES
+@WRITERS
+@pytest.mark.parametrize("part", range(10))
+def test_many_random_histories(part: int, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    rng = random.Random(seed + part)
+    for i in range(20):
+        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 60)), power=power, plain=plain, options={})  # type: ignore[func-returns-value, return-value]
+        cut_and_judge(moments, rng, 40, new_place, plain=plain, options={})
+        shutil.rmtree(fast_path / f"run{i}")
+
+
+@pytest.mark.battery
+@MODES
+def test_many_recycled_files(power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    moments = record(fast_path / "run", recycles, power=power, plain=False, options=RECYCLING, inside=False)
+    cut_and_judge(moments, random.Random(seed), 600, new_place, plain=False, options=RECYCLING)
+
+
+@pytest.mark.battery
+@MODES
+@WRITERS
+def test_many_cuts_in_recovery(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    _nested(fast_path, new_place, random.Random(seed), plain=plain, power=power, crashes=40, cuts=25)
+
+
+@pytest.mark.battery
+@MODES
+@WRITERS
+def test_many_lives(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(25):
+        _resumed(fast_path, new_place, rng, plain=plain, power=power, lives=5, cuts=10)
+
+
+def test_the_recording_knows_the_folder_as_it_is(fast_path: Path) -> None:
+    """The fake is honest: what it says is there now, is there."""
+    disk_class = recording()
+    ledger = Ledger(power=True)
+    worker = Worker(fast_path, ledger, _disk_class=disk_class)
+    worker.open()
+    random_work(worker, random.Random(7), 60)
+    state = disk_class.recording.moment().state("kill", random.Random(0))
+    assert state == taken_from(fast_path / "q")
+    worker.q.close()
