@@ -93,7 +93,9 @@ class Ledger:
             entry.removed = FLYING
 
     def acked_take(self, items: Iterable[object]) -> None:
-        keys = [key_of(item) for item in items]
+        self.took([key_of(item) for item in items])
+
+    def took(self, keys: list[int]) -> None:
         expected = [entry.key for entry in self.line[: len(keys)]]
         if keys != expected or (len(keys) < len(self.flying_removals)):
             raise Broken(f"out of order: got {keys}, the line is {[entry.key for entry in self.line[: len(keys) + 3]]}")
@@ -112,9 +114,12 @@ class Ledger:
             self.line[0].leases += 1
 
     def acked_lease(self, item: object, attempts: int) -> int:
+        return self.leased(key_of(item), attempts)
+
+    def leased(self, key: int, attempts: int) -> int:
         entry = self.line.pop(0)
-        if key_of(item) != entry.key:
-            raise Broken(f"out of order: leased {key_of(item)}, first in line is {entry.key}")
+        if key != entry.key:
+            raise Broken(f"out of order: leased {key}, first in line is {entry.key}")
         if not entry.leases_kept < attempts <= entry.leases:
             raise Broken(f"item {entry.key} is at attempt {attempts}: {entry.leases} were begun, {entry.leases_kept} are on record")
         entry.leases = entry.leases_acked = attempts
@@ -212,7 +217,7 @@ class Ledger:
         for entry in list(self.entries.values()):
             if entry.key in present:
                 entry.put, entry.removed, entry.out = ACKED if kill and not self.power else SOLID, NOT, False
-                entry.leases_kept = entry.leases_acked if kill else entry.leases_kept
+                entry.leases_kept = entry.leases_acked = entry.leases_acked if kill else entry.leases_kept
             elif entry.removed != NOT:
                 entry.removed, entry.out = SOLID if self.power else ACKED, False
             else:

@@ -14,15 +14,16 @@ from .ledger import Ledger
 class Worker:
     """One owner of one folder. `told` is called after each acknowledged call, when the book is up to date."""
 
-    def __init__(self, path: Any, ledger: Ledger, *, told: Callable[[str], None] = lambda _: None, name: str = "q", **options: Any) -> None:
-        self.path, self.name, self.ledger, self.told = path, name, ledger, told
+    def __init__(self, path: Any, ledger: Ledger, *, told: Callable[[str], None] = lambda _: None, name: str = "q", background: bool = False, **options: Any) -> None:
+        self.path, self.name, self.ledger, self.told, self.background = path, name, ledger, told, background
         self.options = {"max_disk_size": 256 * KiB, "memory_size": 5, "sync_interval": None, "lease_timeout": 1e6, "durability": Durability.POWER if ledger.power else Durability.PROCESS} | options
         self.clock = ManualClock()
         self.leases: dict[int, Any] = {}
         self.q: Any = None
 
     def open(self) -> Any:
-        self.q = HybridQueue(self.name, self.path, _background=False, _clock=self.clock, **self.options)
+        private = {} if self.background else {"_background": False, "_clock": self.clock}
+        self.q = HybridQueue(self.name, self.path, **private, **self.options)
         self.told("open")
         return self.q
 

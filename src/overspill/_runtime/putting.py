@@ -300,6 +300,8 @@ class Putting(Parts):
             return segment
         segment = self._log.roll(total, records, len(priorities), self.next_sequence)
         self.tail_map = segment.map
+        # A new header, perhaps over one that an earlier life of the file left: the next sync must cover it even before it holds a record.
+        self._dirtied(segment.map)
         self.poke_at = 0  # the next hot enqueue has the pump make the segment after this one
         if not self._fits(segment, total, records, priorities):
             raise AssertionError("I8: a fresh segment must have room for what it was made for")

@@ -168,9 +168,9 @@ class Log:
                 if segment is self.active or not segment.recyclable or self.segments.pop(segment.number, None) is None:
                     return False
                 self.emptied.pop(segment.number, None)
-                self._dirty.pop(segment, None)
                 if segment in self.unsealed:
                     self.unsealed.remove(segment)
+                # It stays dirty if it is: the next sync makes its last settle marks durable like any others.
                 self._spares.append(segment)
                 return True
         finally:
@@ -354,6 +354,8 @@ class Log:
                 raise AssertionError(f"I7: {segment.name} still holds {segment.map.live} items")
             held = segment.allocated
             self._dirty.pop(segment, None)
+            # Whoever waits for its last settle marks to be durable is served as well by its name being gone: the next sync includes the folder.
+            self._names_dirty = True
             self.segments.pop(segment.number, None)
             self.emptied.pop(segment.number, None)
             if segment in self.unsealed:

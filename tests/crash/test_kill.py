@@ -1,0 +1,237 @@
+"""The process dies at any instant, three times over the same folder, and nothing that it acknowledged is undone.
+
+A case is three lives of one queue. Each life is a forked child that works at random and is killed: 40 % of the time by the clock, otherwise right after an acknowledged call or at the Nth
+change of a file, which for a later life is often in the middle of its recovery. The parent keeps the book from what the child wrote before and after each call, judges what the next
+life found, and goes on from there. At the end it opens the queue itself.
+"""
+from __future__ import annotations
+
+import json
+import os
+import random
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overspill import Durability, HybridQueue, KiB
+
+from .ledger import Broken, Ledger, key_of
+
+TESTS = Path(__file__).resolve().parent.parent
+HANGS_AFTER_S = 30.0
+
+
+class Zygote:
+    """Makes children, and hears what they say."""
+
+    def __init__(self) -> None:
+        self._events, theirs = os.pipe()
+        os.set_blocking(self._events, False)
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "crash.child", str(theirs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[theirs], env=environment, bufsize=0,
+        )
+        os.close(theirs)
+        self._buffer = b""
+
+    def life(self, order: dict[str, Any], kill_after_s: float | None) -> list[list[Any]]:
+        """Let a child live and die; what it said, in order."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        pid = int(self._process.stdout.readline().split()[1])
+        began = time.monotonic()
+        events: list[list[Any]] = []
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            out = selector.register(self._process.stdout, selectors.EVENT_READ)
+            while True:
+                now = time.monotonic() - began
+                if kill_after_s is not None and now >= kill_after_s:
+                    os.kill(pid, signal.SIGKILL)
+                    kill_after_s = None
+                if now > HANGS_AFTER_S:
+                    os.kill(pid, signal.SIGKILL)
+                    raise Broken(f"a child hung: {order}, it said {events[-5:]}")
+                ready = selector.select(0.5 if kill_after_s is None else max(0.0, kill_after_s - now))
+                events += self._read()
+                if any(key.fd == out.fd for key, _ in ready):
+                    self._process.stdout.readline()
+                    events += self._read()
+                    self._buffer = b""  # a line that it could not finish
+                    return events
+
+    def _read(self) -> list[list[Any]]:
+        while True:
+            try:
+                data = os.read(self._events, 1 << 16)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._buffer += data
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        os.close(self._events)
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    made = Zygote()
+    yield made
+    made.close()
+
+
+class MemoryBook(Ledger):
+    """Under MEMORY what had spilled survives, the rest may not."""
+
+    disk_size = 0
+    """Of the line, from its front, when it was last told."""
+
+    def judge(self, items: Any, *, kill: bool) -> list[int]:
+        keys = [key_of(item) for item in items]
+        wrong = []
+        if keys != sorted(set(keys)):
+            wrong.append(f"out of order or twice: {keys}")
+        if strangers := [key for key in keys if key not in self.entries]:
+            wrong.append(f"never put: {strangers}")
+        elif back := [key for key in keys if self.entries[key].removed >= 2]:
+            wrong.append(f"removed and back: {back}")
+        must = [entry.key for entry in self.line[: self.disk_size] if not entry.removed]
+        if lost := set(must) - set(keys):
+            wrong.append(f"had spilled and is lost: {sorted(lost)}")
+        if wrong:
+            raise Broken("; ".join(wrong))
+        return keys
+
+
+def replay(ledger: Ledger, events: list[list[Any]]) -> None:
+    """Enter in the parent's book what the child said."""
+    for name, *args in events:
+        if name == "error":
+            raise Broken(f"the child failed:\n{args[0]}")
+        if name == "found":
+            keys, sizes, set_aside, report, notes = args
+            ledger.judge([_Known(key, size) for key, size in zip(keys, sizes, strict=True)], kill=True)
+            if set_aside:
+                raise Broken(f"a kill is not damage: {report}: {notes}")
+            ledger.settle_on(keys, kill=True)
+            if isinstance(ledger, MemoryBook):
+                ledger.disk_size = len(keys)
+        elif name == "spilled":
+            assert isinstance(ledger, MemoryBook)
+            ledger.disk_size = args[0]
+        else:
+            if isinstance(ledger, MemoryBook) and name == "took":
+                # What was taken was the first of the line, spilled before the rest of it.
+                ledger.disk_size = max(0, ledger.disk_size - len(args[0]))
+            if name == "leased":
+                ledger.line[0].leases_kept = 0 if not ledger.line[0].leases_acked else ledger.line[0].leases_kept
+            getattr(ledger, name)(*args)
+
+
+class _Known(bytes):
+    """The child has looked at the payload already; this is the whole item again, for the judge."""
+
+    def __new__(cls, key: int, size: int) -> Any:
+        from .ledger import payload
+
+        return payload(key, size)
+
+
+def one_case(zygote: Zygote, path: Path, rng: random.Random, *, durability: str, plain: bool, lives: int = 3) -> list[str]:
+    path.mkdir(mode=0o700)
+    ledger: Ledger = MemoryBook(power=False) if durability == "MEMORY" else Ledger(power=durability == "POWER")
+    background = rng.random() < 0.5
+    options: dict[str, Any] = {"max_disk_size": rng.choice((256 * KiB, 256 * KiB, 512 * KiB)), "memory_size": rng.choice((1, 5, 50))}
+    if background:
+        options["sync_interval"] = rng.choice((0.002, 0.05))
+    told = [f"{durability} plain={plain} background={background} {options}"]
+    for life in range(lives):
+        order: dict[str, Any] = {
+            "path": str(path), "seed": rng.randrange(1 << 32), "durability": durability, "plain": plain, "background": background, "options": options, "steps": 400,
+            "next_key": ledger.next_key, "known": {str(entry.key): (entry.priority, entry.front) for entry in ledger.entries.values()},
+        }
+        kill_after_s = None
+        chance = rng.random()
+        if chance < 0.4:
+            kill_after_s = rng.uniform(0, 0.006) if rng.random() < 0.5 else rng.uniform(0, 0.06)
+        elif chance < 0.7:
+            order["after_acks"] = rng.randrange(1, 80)
+        else:
+            order["at_step"] = rng.randrange(1, 25) if rng.random() < 0.5 else rng.randrange(1, 200)
+        told.append(f"life {life}: seed {order['seed']}, after {kill_after_s} s, {order.get('after_acks')} acks, {order.get('at_step')} steps")
+        events = zygote.life(order, kill_after_s)
+        told.append(f"  {len(events)} events, the last of them {events[-2:]}"[:300])
+        try:
+            replay(ledger, events)
+        except Exception as error:
+            raise Broken("\n".join([*told, repr(error)])) from error
+    try:
+        last_look(ledger, path, plain=plain, options=options)
+    except Exception as error:
+        kept = Path("/tmp/overspill-kill")
+        raise Broken("\n".join([*told, repr(error), f"the folder as it is now: {kept}"])) from error
+    shutil.rmtree(path)
+    return told
+
+
+def last_look(ledger: Ledger, path: Path, *, plain: bool, options: dict[str, Any]) -> None:
+    kept = Path("/tmp/overspill-kill")
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(path / "q", kept) if (path / "q").exists() else None
+    given = {**options, "sync_interval": None, "_plain": plain, "_background": False, "durability": Durability.PROCESS}
+    with HybridQueue("q", path, **given) as q:
+        keys = ledger.judge(items := list(q), kill=True)
+        assert q.stats().balance == 0 and len(q) == len(keys)
+        assert q.recovery is not None and not q.recovery.quarantined and not q.recovery.quarantined_files, q.recovery.notes
+        half = q.dequeue_batch(max(1, len(keys) // 2))
+        q.enqueue(b"again", priority=0)
+    with HybridQueue("q", path, **given) as q:
+        assert q.recovery is not None and q.recovery.clean, q.recovery.notes
+        assert [*half, *iter(q.try_dequeue, b"again")] == items
+        assert len(q) == 0 and q.stats().balance == 0
+
+
+def many(zygote: Zygote, fast_path: Path, seed: int, n: int, durability: str, plain: bool) -> None:
+    rng = random.Random(seed)
+    for i in range(n):
+        one_case(zygote, fast_path / f"case{i}", rng, durability=durability, plain=plain)
+
+
+MODES = pytest.mark.parametrize("durability", ["PROCESS", "POWER", "MEMORY"])
+WRITERS = pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"])
+
+
+@MODES
+@WRITERS
+def test_killed_three_times_and_nothing_acknowledged_is_undone(zygote: Zygote, fast_path: Path, seed: int, durability: str, plain: bool) -> None:
+    many(zygote, fast_path, seed, 12, durability, plain)
+
+
+@pytest.mark.battery
+@MODES
+@WRITERS
+@pytest.mark.parametrize("part", range(4))
+def test_thousands_of_kills(zygote: Zygote, fast_path: Path, seed: int, durability: str, plain: bool, part: int) -> None:
+    many(zygote, fast_path, seed + part, 150, durability, plain)
+
+
+@pytest.mark.battery
+@WRITERS
+def test_kills_on_a_real_disk(zygote: Zygote, tmp_path: Path, seed: int, plain: bool) -> None:
+    many(zygote, tmp_path, seed, 60, "POWER", plain)
