@@ -139,8 +139,6 @@ def replay(ledger: Ledger, events: list[list[Any]]) -> None:
             if isinstance(ledger, MemoryBook) and name == "took":
                 # What was taken was the first of the line, spilled before the rest of it.
                 ledger.disk_size = max(0, ledger.disk_size - len(args[0]))
-            if name == "leased":
-                ledger.line[0].leases_kept = 0 if not ledger.line[0].leases_acked else ledger.line[0].leases_kept
             getattr(ledger, name)(*args)
 
 
@@ -169,9 +167,9 @@ def one_case(zygote: Zygote, path: Path, rng: random.Random, *, durability: str,
         kill_after_s = None
         chance = rng.random()
         if chance < 0.4:
-            kill_after_s = rng.uniform(0, 0.006) if rng.random() < 0.5 else rng.uniform(0, 0.06)
+            kill_after_s = rng.uniform(0.001, 0.01) if rng.random() < 0.3 else rng.uniform(0.003, 0.08)
         elif chance < 0.7:
-            order["after_acks"] = rng.randrange(1, 80)
+            order["after_acks"] = rng.randrange(1, rng.choice((20, 80, 250)))
         else:
             order["at_step"] = rng.randrange(1, 25) if rng.random() < 0.5 else rng.randrange(1, 200)
         told.append(f"life {life}: seed {order['seed']}, after {kill_after_s} s, {order.get('after_acks')} acks, {order.get('at_step')} steps")

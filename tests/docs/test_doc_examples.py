@@ -36,7 +36,7 @@ def test_examples_run_one_after_the_other_and_print_what_the_page_says(page: Pat
         try:
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             with contextlib.redirect_stdout(printed):
-                exec(code, namespace)  # noqa: S102
+                exec(code, namespace)
         except Exception as error:
             # One that fails on purpose shows the last line of its traceback.
             said = f"{type(error).__name__}: {error}"

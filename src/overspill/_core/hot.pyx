@@ -8,6 +8,7 @@ The runtime switches the hot ways off (`hot_in`, `hot_out`) while it holds the t
 
 I3: `waiting` counts the items in line, `resident` and `resident_bytes` those whose payload is in memory; they change where an entry enters or leaves, nowhere else.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -16,7 +17,7 @@ from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
 
 from .lane cimport BIG_PAYLOAD, BLOCK_ENTRIES, Block, Entry, Lane, Run, entry_place
 from .record cimport (
-    FLAG_COPIED, FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, record_size, seal_header,
+    FLAG_COPIED, FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, put_id_low, record_size, seal_header,
 )
 from .segmap cimport SegmentMap
 
@@ -146,6 +147,8 @@ cdef class HotQueue:
     cdef public SegmentMap tail_map
     cdef public uint64_t next_sequence
     cdef public uint64_t id_base
+    cdef int64_t id_ns                                # the time that `id_high` is of
+    cdef uint64_t id_high                             # first half of the ids given at that time
     cdef public int64_t frozen_ns                     # tests: the time; 0 = the clock's
     cdef public int64_t ttl_ns                        # default time to live; 0 = for ever
     cdef public int64_t max_item_size
@@ -279,6 +282,7 @@ cdef class HotQueue:
 
     # --- time
 
+    @cython.final
     cdef inline int64_t now(self) noexcept:
         """Wall-clock nanoseconds, at the resolution of the kernel's tick (some ms): reading the exact clock would cost a fifth of an enqueue."""
         cdef timespec t
@@ -287,6 +291,7 @@ cdef class HotQueue:
         clock_gettime(CLOCK_REALTIME_COARSE, &t)
         return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
+    @cython.final
     cdef inline int64_t exact_now(self) noexcept:
         cdef timespec t
         if self.frozen_ns:
@@ -298,8 +303,16 @@ cdef class HotQueue:
         """Wall-clock time in nanoseconds, as expiry is judged by."""
         return self.exact_now()
 
+    @cython.final
+    cdef void new_tick(self, int64_t now) noexcept:
+        cdef uint8_t id[16]
+        put_id(id, now, 0)
+        memcpy(&self.id_high, id, 8)
+        self.id_ns = now
+
     # --- putting
 
+    @cython.final
     cdef Lane lane(self, uint8_t priority):
         cdef Lane lane
         if self.lane_at[priority] == NULL:
@@ -308,6 +321,7 @@ cdef class HotQueue:
             self.lane_at[priority] = <PyObject *>lane
         return <Lane>self.lane_at[priority]
 
+    @cython.final
     cdef int put_hot(self, object item, uint8_t priority) except -1:
         """1: done. 0: nothing has changed and the slow way must decide."""
         cdef const char *p
@@ -347,6 +361,7 @@ cdef class HotQueue:
             self._wake_taker()
         return 1
 
+    @cython.final
     cdef inline void fill(self, Entry *e, object item, uint32_t n, uint8_t kind, uint8_t priority) noexcept:
         """A new direct item, numbered and dated."""
         cdef int64_t now = self.now()
@@ -356,11 +371,15 @@ cdef class HotQueue:
         self.next_sequence += 1
         e.enqueued_ns = now
         e.expiry_ns = now + self.ttl_ns if self.ttl_ns else 0
-        put_id(e.id, now, self.id_base + e.sequence)
+        if now != self.id_ns:
+            self.new_tick(now)
+        memcpy(e.id, &self.id_high, 8)
+        put_id_low(e.id, self.id_base + e.sequence)
         e.nbytes, e.priority, e.kind = n, priority, kind
         e.flags = e.codec = e.packed = e.attempts = e.gone = 0
         e.direct = e.resident = 1
 
+    @cython.final
     cdef inline void joined(self, Lane lane, uint32_t n) noexcept:
         self.waiting += 1
         self.resident += 1
@@ -368,6 +387,7 @@ cdef class HotQueue:
         self.n_enqueued += 1
         self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
 
+    @cython.final
     cdef inline int put_logged(self, SegmentMap map, Lane lane, object item, const char *p, uint32_t n, uint8_t kind, uint8_t priority,
                                uint32_t batch_left, RecordHeader *unpublished) except -1:
         cdef Entry *e = lane.push()
@@ -389,6 +409,7 @@ cdef class HotQueue:
         self.joined(lane, n)
         return 0
 
+    @cython.final
     cdef inline int put_unlogged(self, Lane lane, object item, uint32_t n, uint8_t kind, uint8_t priority) except -1:
         cdef Entry *e = lane.push()
         self.fill(e, item, n, kind, priority)
@@ -398,6 +419,7 @@ cdef class HotQueue:
         self.joined(lane, n)
         return 0
 
+    @cython.final
     cdef bint measure(self, object items, uint64_t *record_bytes, int64_t *payload_bytes) except -1:
         """Add up a batch; False if the slow way must look at some item of it."""
         cdef Py_ssize_t i, n = 0
@@ -432,6 +454,7 @@ cdef class HotQueue:
         self.lane(priority)
         return (PyList_CheckExact(items) or PyTuple_CheckExact(items)) and self.put_batch_hot(items, priority) == 1
 
+    @cython.final
     cdef int put_batch_hot(self, object items, uint8_t priority) except -1:
         cdef Py_ssize_t i, n, count = PySequence_Fast_GET_SIZE(items)
         cdef const char *p
@@ -479,6 +502,7 @@ cdef class HotQueue:
 
     # --- spilling
 
+    @cython.final
     cdef int over(self) except -1:
         if self.spills_oldest and self.soft_items >= self.budget_items and self.soft_bytes >= self.budget_bytes:
             while self.resident > self.budget_items or self.resident_bytes > self.budget_bytes:
@@ -489,6 +513,7 @@ cdef class HotQueue:
             self._relieve()
         return 0
 
+    @cython.final
     cdef int oldest_lane(self) except -2:
         """The priority whose ring begins with the oldest item of all rings; -1 if all are empty."""
         cdef int priority, best = -1
@@ -507,6 +532,7 @@ cdef class HotQueue:
                     best, least = priority, lane.first().sequence
         return best
 
+    @cython.final
     cdef bint spill_one(self) except -1:
         """Fold the oldest item of the rings; False if that cannot be done here (none, or it is not in the log yet)."""
         cdef int priority = self.oldest_lane()
@@ -514,6 +540,7 @@ cdef class HotQueue:
             return False
         return self.fold_first(<Lane>self.lane_at[priority])
 
+    @cython.final
     cdef bint fold_first(self, Lane lane) except -1:
         cdef Entry *e = lane.first()
         cdef PyObject *item
@@ -534,6 +561,7 @@ cdef class HotQueue:
 
     # --- taking
 
+    @cython.final
     cdef inline int top(self) noexcept:
         """The highest priority that may hold an item, -1 if none does."""
         cdef int w
@@ -542,11 +570,13 @@ cdef class HotQueue:
                 return 64 * w + 63 - __builtin_clzll(self.nonempty[w])
         return -1
 
+    @cython.final
     cdef inline void left(self, Lane lane) noexcept:
         """After an item left a lane: is there anything more in it?"""
         if lane.ring_n == 0 and lane.heap_n == 0 and len(lane.runs) == 0:
             self.nonempty[lane.priority >> 6] &= ~(<uint64_t>1 << (lane.priority & 63))
 
+    @cython.final
     cdef int take_hot(self, Entry *out, bint direct_only) except -1:
         """1: `out` is the first item, out of line and unsettled. 0: nothing has changed; empty, or the slow way must decide."""
         cdef int priority = self.top()
@@ -591,6 +621,7 @@ cdef class HotQueue:
             self.left(lane)
         return 1
 
+    @cython.final
     cdef int settle_entry(self, Entry *e) except -1:
         """Mark the record of an item that has left: done."""
         cdef SegmentMap map
@@ -610,6 +641,7 @@ cdef class HotQueue:
             self._emptied(map)
         return 0
 
+    @cython.final
     cdef int follow(self, Entry *e) except -1:
         """Compaction has moved the record: find where it is now."""
         cdef SegmentMap map
@@ -619,6 +651,7 @@ cdef class HotQueue:
             e.offset8 = <uint32_t>(<uint64_t>offset >> 3)
         return 0
 
+    @cython.final
     cdef int take(self, Entry *out) except -1:
         """As `take_hot`, but does whatever is needed: reads the disk, skips what has expired. The caller holds the head of the queue."""
         cdef int priority
@@ -629,6 +662,7 @@ cdef class HotQueue:
             if self.take_from(<Lane>self.lane_at[priority], out):
                 return 1
 
+    @cython.final
     cdef int take_from(self, Lane lane, Entry *out) except -1:
         """The first item of one lane; 0 if it has none (any more)."""
         cdef Run run
@@ -669,6 +703,7 @@ cdef class HotQueue:
                 continue
             return 1
 
+    @cython.final
     cdef bint recall(self, Entry *e, Lane lane) except -1:
         """Read back the payload of a stub; False if it was damaged and has been set aside. On an error the item is back in line."""
         cdef SegmentMap map
@@ -691,6 +726,7 @@ cdef class HotQueue:
         e.direct = e.kind == KIND_RAW and e.codec == 0
         return True
 
+    @cython.final
     cdef Claim claim_of(self, Entry *e):
         """Wrap an entry; the claim owns its reference from now on."""
         cdef Claim claim = Claim.__new__(Claim)
@@ -708,6 +744,7 @@ cdef class HotQueue:
             return self.claim_out(&e)
         return None
 
+    @cython.final
     cdef Claim claim_out(self, Entry *e):
         self.out.add(e.sequence)
         return self.claim_of(e)
@@ -825,6 +862,7 @@ cdef class HotQueue:
         """The lanes that exist, highest priority first."""
         return [lane for lane in reversed(self.lanes) if lane is not None]
 
+    @cython.final
     cdef int number(self, Parcel parcel) except -1:
         """Give a parcel its sequence number, id and date if it has none."""
         cdef uint8_t id[16]
@@ -838,6 +876,7 @@ cdef class HotQueue:
             parcel.id = PyBytes_FromStringAndSize(<char *>id, 16)
         return 0
 
+    @cython.final
     cdef void head_of(self, Parcel parcel, RecordHeader *h, uint32_t batch_left) noexcept:
         h.length, h.raw_length = <uint32_t>PyBytes_GET_SIZE(parcel.payload), parcel.nbytes
         h.sequence, h.enqueued_ns, h.expiry_ns = parcel.sequence, parcel.enqueued_ns, parcel.expiry_ns
@@ -1024,10 +1063,12 @@ cdef class HotQueue:
                 freed += (<Lane>obj).compact()
         return freed
 
+    @cython.final
     cdef object describe(self, Entry *e):
         return (e.sequence, <object>e.item if e.item != NULL else None, bool(e.direct), e.kind, e.nbytes, e.enqueued_ns, e.expiry_ns,
                 PyBytes_FromStringAndSize(<char *>e.id, 16), e.attempts, e.flags)
 
+    @cython.final
     cdef Entry *find(self, Lane lane, uint64_t sequence) noexcept:
         """The ring's entry with this sequence number, NULL if it is not there."""
         cdef Py_ssize_t i, begin, end
@@ -1085,6 +1126,7 @@ cdef class HotQueue:
         self.forget(e)
         return True
 
+    @cython.final
     cdef void forget(self, Entry *e):
         cdef PyObject *item = e.item
         e.item = NULL
@@ -1138,6 +1180,7 @@ cdef class HotQueue:
             if run.take(&e):
                 return self.claim_of(&e)
 
+    @cython.final
     cdef object seen(self, Entry *e):
         cdef Claim claim = Claim.__new__(Claim)
         claim.e = e[0]
@@ -1253,6 +1296,7 @@ cdef class HotQueue:
                 block = block.next
         return False
 
+    @cython.final
     cdef bint is_in(self, Entry *e, SegmentMap map) except -1:
         if e.gone or e.segment == NULL:
             return False

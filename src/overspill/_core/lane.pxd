@@ -2,6 +2,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from cpython.ref cimport PyObject
 from .record cimport RecordHeader
 from .segmap cimport SegmentMap
+from libc.stdlib cimport free, malloc
+cimport cython
 
 cdef enum:
     BLOCK_ENTRIES = 64
@@ -38,6 +40,7 @@ cdef enum Need:
 cdef inline int64_t entry_place(const Entry *e) noexcept nogil:
     return -<int64_t>e.sequence if e.flags & 1 else <int64_t>e.sequence
 
+@cython.final
 cdef class Run:
     cdef readonly SegmentMap map
     cdef readonly uint8_t priority
@@ -71,6 +74,7 @@ cdef class Run:
     cdef int _repair(self, owner, uint64_t offset) except -1
     cdef int _next_window(self, owner) except -1
 
+@cython.final
 cdef class Lane:
     cdef readonly uint8_t priority
     cdef Entry *heap                     # returned and front items, least place first
@@ -92,8 +96,47 @@ cdef class Lane:
     cdef inline Entry *first(self) noexcept:
         return &self.head.entries[self.head_at]
 
-    cdef Entry *push(self) except NULL
-    cdef void pop(self) noexcept
+    cdef inline Entry *push(self) except NULL:
+        """A new last entry of the ring, to be filled by the caller."""
+        cdef Block *block
+        if self.tail == NULL or self.tail_at == BLOCK_ENTRIES:
+            if self.spare != NULL:
+                block, self.spare = self.spare, NULL
+            else:
+                block = <Block *>malloc(sizeof(Block))
+                if block == NULL:
+                    raise MemoryError
+            block.next = NULL
+            if self.tail == NULL:
+                self.head, self.head_at = block, 0
+            else:
+                self.tail.next = block
+            self.tail, self.tail_at = block, 0
+        self.tail_at += 1
+        self.ring_n += 1
+        return &self.tail.entries[self.tail_at - 1]
+
+    cdef inline void pop(self) noexcept:
+        """Remove the ring's first entry; its reference has been taken over by the caller."""
+        cdef Block *block
+        self.head_at += 1
+        self.ring_n -= 1
+        if self.ring_n == 0:
+            # Start the block afresh rather than walk through memory.
+            self.head_at = 0
+            self.tail_at = 0
+            while self.head != self.tail:
+                block = self.head
+                self.head = block.next
+                free(block)
+        elif self.head_at == BLOCK_ENTRIES:
+            block = self.head
+            self.head, self.head_at = block.next, 0
+            if self.spare == NULL:
+                self.spare = block
+            else:
+                free(block)
+
     cdef int give_back(self, const Entry *e) except -1
     cdef int fold(self) except -1
     cdef Py_ssize_t compact(self) except -1

@@ -245,47 +245,6 @@ cdef class Lane:
     cdef bint is_empty(self) noexcept:
         return self.heap_n == 0 and self.ring_n == 0 and len(self.runs) == 0
 
-    cdef Entry *push(self) except NULL:
-        """A new last entry of the ring, to be filled by the caller."""
-        cdef Block *block
-        if self.tail == NULL or self.tail_at == BLOCK_ENTRIES:
-            if self.spare != NULL:
-                block, self.spare = self.spare, NULL
-            else:
-                block = <Block *>malloc(sizeof(Block))
-                if block == NULL:
-                    raise MemoryError
-            block.next = NULL
-            if self.tail == NULL:
-                self.head, self.head_at = block, 0
-            else:
-                self.tail.next = block
-            self.tail, self.tail_at = block, 0
-        self.tail_at += 1
-        self.ring_n += 1
-        return &self.tail.entries[self.tail_at - 1]
-
-    cdef void pop(self) noexcept:
-        """Remove the ring's first entry; its reference has been taken over by the caller."""
-        cdef Block *block
-        self.head_at += 1
-        self.ring_n -= 1
-        if self.ring_n == 0:
-            # Start the block afresh rather than walk through memory.
-            self.head_at = 0
-            self.tail_at = 0
-            while self.head != self.tail:
-                block = self.head
-                self.head = block.next
-                free(block)
-        elif self.head_at == BLOCK_ENTRIES:
-            block = self.head
-            self.head, self.head_at = block.next, 0
-            if self.spare == NULL:
-                self.spare = block
-            else:
-                free(block)
-
     cdef int give_back(self, const Entry *e) except -1:
         """Put an entry into the heap, at its place; takes over its reference."""
         cdef Py_ssize_t i = self.heap_n, parent

@@ -66,16 +66,19 @@ cdef inline bint payload_checks(const RecordHeader *h, uint32_t salt, const uint
     return h.payload_crc == c_crc32c(salt, payload, h.length)
 
 
+cdef inline void put_id_low(uint8_t *id, uint64_t low) noexcept nogil:
+    low = __builtin_bswap64((low & (<uint64_t>0x3fffffffffffffff)) | (<uint64_t>1 << 63))
+    memcpy(id + 8, &low, 8)
+
+
 cdef inline void put_id(uint8_t *id, int64_t now_ns, uint64_t low) noexcept nogil:
     """UUIDv7 (RFC 9562, method 3): milliseconds, 12 bits of their fraction, 62 bits of a counter that began at random."""
     cdef uint64_t ms = <uint64_t>now_ns // 1000000
     cdef uint64_t fraction = ((<uint64_t>now_ns % 1000000) << 12) // 1000000
     cdef uint64_t high = ms << 16 | 0x7000 | fraction
-    low = (low & (<uint64_t>0x3fffffffffffffff)) | (<uint64_t>1 << 63)
     cdef uint64_t swapped = __builtin_bswap64(high)
     memcpy(id, &swapped, 8)
-    swapped = __builtin_bswap64(low)
-    memcpy(id + 8, &swapped, 8)
+    put_id_low(id, low)
 
 
 cdef extern from *:

@@ -1,10 +1,13 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from .record cimport RecordHeader
+from libc.string cimport memcpy, memset
+from .record cimport RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, c_crc32c, crc32c_pair, crc32c_publish8, record_size, seal_header, store_header
+cimport cython
 
 cdef enum:
     MARKS_START = 512
     FOOTER_ROOM = 144  # footer, and the padding before index and directory
 
+@cython.final
 cdef class SegmentMap:
     cdef public uint64_t number          # given when the segment is put to use
     cdef readonly uint32_t salt
@@ -35,9 +38,46 @@ cdef class SegmentMap:
         return (self.tail + size + 4 <= self.limit and self.tail + size <= self.populated
                 and self.lanes_seen[priority >> 6] >> (priority & 63) & 1)
 
-    cdef uint64_t append(self, RecordHeader *h, const uint8_t *payload, bint publish) noexcept
-    cdef void publish(self, uint64_t at, RecordHeader *h) noexcept
-    cdef int mark(self, uint64_t offset) except -1
+    cdef inline uint64_t append(self, RecordHeader *h, const uint8_t *payload, bint publish) noexcept:
+        """Mapped: write a record at the tail and move on. Unpublished (the first of a batch), it stays invisible until `publish`."""
+        cdef uint64_t at = self.tail, size = record_size(h.length), nothing = 0
+        cdef uint8_t *p = self.body + at
+        h.synced = <uint32_t>(self.synced >> 3)
+        h.payload_crc = c_crc32c(self.salt, payload, h.length)
+        memcpy(p + size - 8, &nothing, 8)    # the padding; an empty payload has none, and this is its header's end, stored below
+        memcpy(p + RECORD_HEADER_SIZE, payload, h.length)
+        if publish:
+            self.publish(at, h)
+        self.tail = at + size
+        self.limit -= 4
+        self.count += 1
+        self.live += 1
+        return at
+
+    cdef inline void publish(self, uint64_t at, RecordHeader *h) noexcept:
+        seal_header(h, self.salt, at)
+        store_header(self.body + at, h)
+
+    cdef inline void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept:
+        crc32c_publish8(word, <uint64_t>marks | <uint64_t>crc32c_pair(self.salt, marks, i) << 32)
+
+    cdef inline int mark(self, uint64_t offset) except -1:
+        """Settle the record at `offset`: it is done, whatever became of it. 1 if it was not before."""
+        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+        cdef uint32_t bit = <uint32_t>1 << (slot & 31)
+        cdef uint64_t *word
+        if self.head == NULL or slot >= self.slots:
+            raise AssertionError("I6: a settle needs an attached segment and a slot inside it")
+        word = <uint64_t *>(self.head + MARKS_START) + (slot >> 5)
+        if <uint32_t>word[0] & bit:
+            return 0
+        self._store_word(word, <uint32_t>word[0] | bit, slot >> 5)
+        self.live -= 1
+        if self.plain or self.twin is not None:
+            self.marked_elsewhere(offset)
+        return 1
+
+    cdef int marked_elsewhere(self, uint64_t offset) except -1
     cdef bint is_marked(self, uint64_t offset) noexcept
     cdef void _unmap_body(self) noexcept
     cdef void _unmap_head(self) noexcept
@@ -45,6 +85,5 @@ cdef class SegmentMap:
     cdef uint8_t *_map(self, int fd, uint64_t offset, uint64_t length) except NULL
     cdef int _back_all(self, int fd) except -1
     cdef int _populate(self, uint8_t *start, uint64_t length) except -1
-    cdef void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept
     cdef uint64_t copy_of(self, uint64_t offset) except? 0
     cdef uint64_t *_attempt_word(self, uint32_t slot) except NULL

@@ -263,27 +263,6 @@ cdef class SegmentMap:
         """Bytes of records that certainly still fit as one record."""
         return self.limit - self.tail - 4 if self.limit > self.tail + 4 else 0
 
-    cdef uint64_t append(self, RecordHeader *h, const uint8_t *payload, bint publish) noexcept:
-        """Mapped: write a record at the tail and move on. Unpublished (the first of a batch), it stays invisible until `publish`."""
-        cdef uint64_t at = self.tail
-        cdef uint8_t *p = self.body + at
-        cdef uint64_t size = record_size(h.length)
-        h.synced = <uint32_t>(self.synced >> 3)
-        h.payload_crc = c_crc32c(self.salt, payload, h.length)
-        memcpy(p + RECORD_HEADER_SIZE, payload, h.length)
-        memset(p + RECORD_HEADER_SIZE + h.length, 0, size - RECORD_HEADER_SIZE - h.length)
-        if publish:
-            self.publish(at, h)
-        self.tail = at + size
-        self.limit -= 4
-        self.count += 1
-        self.live += 1
-        return at
-
-    cdef void publish(self, uint64_t at, RecordHeader *h) noexcept:
-        seal_header(h, self.salt, at)
-        store_header(self.body + at, h)
-
     def appended(self, uint64_t size, uint64_t records):
         """Records of `size` bytes in all were written at the tail by other means (large payloads, the plain writer)."""
         self.tail += size
@@ -347,26 +326,13 @@ cdef class SegmentMap:
 
     # --- settle marks and attempt counts
 
-    cdef inline void _store_word(self, uint64_t *word, uint32_t marks, uint32_t i) noexcept:
-        crc32c_publish8(word, <uint64_t>marks | <uint64_t>crc32c_pair(self.salt, marks, i) << 32)
-
-    cdef int mark(self, uint64_t offset) except -1:
-        """Settle the record at `offset`: it is done, whatever became of it."""
-        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
-        cdef uint32_t i = slot >> 5, bit = <uint32_t>1 << (slot & 31)
-        cdef uint64_t *word
-        if self.head == NULL or slot >= self.slots:
-            raise AssertionError("I6: a settle needs an attached segment and a slot inside it")
-        word = <uint64_t *>(self.head + MARKS_START) + i
-        if <uint32_t>word[0] & bit:
-            return 0
-        self._store_word(word, <uint32_t>word[0] | bit, i)
-        self.live -= 1
+    cdef int marked_elsewhere(self, uint64_t offset) except -1:
+        """A mark was set: plain, hand the word to the file; under compaction, settle the copy as well."""
         if self.twin is not None:
             self.twin.mark(self.copy_of(offset))
         if self.plain:
-            self.write(self, MARKS_START + 8 * <uint64_t>i, 8)
-        return 1
+            self.write(self, MARKS_START + 8 * (((offset - self.records_start) // SLOT_SIZE) >> 5), 8)
+        return 0
 
     def settle(self, uint64_t offset):
         """Mark the record at `offset`; True if it was not marked before."""

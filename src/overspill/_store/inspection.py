@@ -315,6 +315,22 @@ class _Done:
         return word < len(self._words) and bool(self._words[word] >> bit & 1)
 
 
+class _Leases:
+    """The attempt counts of a segment, as they were when they were read."""
+
+    def __init__(self, header: layout.SegmentHeader, file: Reader) -> None:
+        self._header = header
+        words = -(-header.slots // layout.ATTEMPTS_PER_WORD)
+        self._area = file.read(header.attempts_start, layout.WORD.size * words)
+
+    def of(self, offset: int) -> int:
+        i, place = divmod(layout.slot_of(offset, self._header.records_start), layout.ATTEMPTS_PER_WORD)
+        word = self._area[layout.WORD.size * i : layout.WORD.size * (i + 1)]
+        if not any(word):
+            return 0  # never leased
+        return (layout.attempts_of(word, self._header.salt, i) or 0) >> 8 * place & 0xFF
+
+
 def _waiting_by_priority(each: Found, file: Reader) -> Counter[int]:
     levels: Counter[int] = Counter()
     if not _joins(each) or each.live == 0:
@@ -486,7 +502,7 @@ def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]
     except FileNotFoundError:
         return  # consumed by the owner since
     with file:
-        done, ahead = _Done(header, file.marks(header)), _Ahead(file)
+        done, leases, ahead = _Done(header, file.marks(header)), _Leases(header, file), _Ahead(file)
         for window in _index_of(each, file, priority):
             for offset8 in window:
                 offset = 8 * offset8
@@ -498,11 +514,7 @@ def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]
                 if fields is None or len(stored) != fields["length"] or layout.crc32c(stored, header.salt) != fields["payload_crc"]:
                     tell(Problem(each.name, offset, "the record does not check"))
                     continue
-                slot = layout.slot_of(offset, header.records_start)
-                at = layout.WORD.size * (slot // layout.ATTEMPTS_PER_WORD)
-                word = file.read(header.attempts_start + at, layout.WORD.size)
-                counts = layout.attempts_of(word, header.salt, slot // layout.ATTEMPTS_PER_WORD) or 0
-                attempts = fields["attempts"] + (counts >> 8 * (slot % layout.ATTEMPTS_PER_WORD) & 0xFF)
+                attempts = fields["attempts"] + leases.of(offset)
                 yield fields["place"], StoredItem(
                     stored[8 * fields["extension"] :], fields["kind"], fields["codec"], fields["raw_length"], priority, fields["sequence"],
                     fields["id"], fields["enqueued_ns"], fields["expiry_ns"], min(layout.ATTEMPTS_MAX, attempts), each.name, offset,
