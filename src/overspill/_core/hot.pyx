@@ -131,7 +131,7 @@ cdef class Claim:
 
 cdef class HotQueue:
     """What the hot verbs touch. The runtime's class derives from it and supplies what is called here and not defined here:
-    `_…_slow`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_poke`, `_expire`, `_set_aside_stub`."""
+    `_…_slow`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`."""
     cdef list lanes
     cdef PyObject *lane_at[256]
     cdef uint64_t nonempty[4]
@@ -141,6 +141,7 @@ cdef class HotQueue:
     cdef public int64_t soft_items, soft_bytes        # crossing these asks for attention: a pressure threshold or the budget
     cdef public int64_t budget_items, budget_bytes    # spilling begins above these
     cdef public bint hot_in, hot_out
+    cdef public bint commits                          # POWER: no operation returns before a sync covers it
     cdef public bint logs                             # every operation is in the log before it returns
     cdef public bint spills_oldest                    # the strategy is one that runs here
     cdef public bint takes_bytes, takes_str           # the serializer leaves these as they are
@@ -187,6 +188,8 @@ cdef class HotQueue:
             else:
                 level = PyLong_AsLong(priority)
             if 0 <= level <= 255 and self.put_hot(item, <uint8_t>level):
+                if self.commits:
+                    self._covered()
                 return
         self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
 
@@ -205,6 +208,8 @@ cdef class HotQueue:
                 self._eased()
             item = <object>e.item
             Py_DECREF(item)
+            if self.commits:
+                self._covered()
             return item
         return self._dequeue_slow(timeout)
 
@@ -220,6 +225,8 @@ cdef class HotQueue:
                 self._eased()
             item = <object>e.item
             Py_DECREF(item)
+            if self.commits:
+                self._covered()
             return item
         return self._dequeue_slow(0)
 
@@ -233,6 +240,8 @@ cdef class HotQueue:
             if PyLong_Check(priority) and not PyBool_Check(priority):
                 level = PyLong_AsLong(priority)
             if 0 <= level <= 255 and self.put_batch_hot(items, <uint8_t>level):
+                if self.commits:
+                    self._covered()
                 return
         self._enqueue_batch_slow(items, priority, ttl, delay, durability, timeout)
 
@@ -261,6 +270,8 @@ cdef class HotQueue:
         if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
             self._eased()
         if n == 0 or (self.waiting == 0 and out):
+            if self.commits and out:
+                self._covered()
             return out
         return self._dequeue_batch_slow(out, n, timeout)
 

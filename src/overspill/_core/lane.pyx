@@ -173,8 +173,8 @@ cdef class Run:
             self._repair(self.map.owner, offset)
             return 0
         if h.length > BIG_PAYLOAD:
-            payload = self.map.owner.read(offset + RECORD_HEADER_SIZE, h.length)
-            if not _big_payload_checks(payload, h, self.map.salt):
+            payload, crc = self.map.owner.read_payload(offset + RECORD_HEADER_SIZE, h.length)
+            if payload is None or crc != h.payload_crc:
                 self._repair(self.map.owner, offset)
                 return 0
             if skip:
@@ -207,17 +207,6 @@ cdef class Run:
         self.current = 0
         self._step(offset)
         return 1
-
-
-cdef bint _big_payload_checks(bytes payload, const RecordHeader *h, uint32_t salt):
-    cdef uint32_t crc
-    cdef const char *p = PyBytes_AS_STRING(payload)
-    cdef size_t n = PyBytes_GET_SIZE(payload)
-    if n != h.length:
-        return False
-    with nogil:
-        crc = c_crc32c(salt, p, n)
-    return crc == h.payload_crc
 
 
 cdef class Lane:

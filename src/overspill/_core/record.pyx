@@ -7,8 +7,16 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
+cdef extern from "Python.h":
+    object PyMemoryView_FromMemory(char *mem, Py_ssize_t size, int flags)
+    int PyBUF_WRITE
+
 import sys
 from array import array
+
+cdef enum:
+    CACHED_STRETCH = 262144
+
 
 if sys.byteorder != "little":
     raise ImportError("overspill keeps its records in little-endian order and needs a little-endian machine")
@@ -28,6 +36,28 @@ def crc32c(const uint8_t[::1] data not None, uint32_t seed=0):
             crc = c_crc32c(seed, &data[0], n)
         return crc
     return c_crc32c(seed, &data[0], n)
+
+
+def read_payload(read_into, uint64_t offset, uint64_t length, uint32_t salt):
+    """Read `length` bytes from `offset` through `read_into(writable memoryview, offset) -> count`; returns (bytes, their CRC), or (None, 0) if the file ends first.
+
+    The check code is computed stretch by stretch, while the bytes are still in the processor's cache, and without the interpreter lock.
+    """
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, length)
+    cdef char *p = PyBytes_AS_STRING(out)
+    cdef uint64_t done = 0
+    cdef uint32_t crc = salt
+    cdef Py_ssize_t got
+    while done < length:
+        view = PyMemoryView_FromMemory(p + done, min(length - done, <uint64_t>CACHED_STRETCH), PyBUF_WRITE)
+        got = read_into(view, offset + done)
+        view.release()
+        if got <= 0:
+            return None, 0
+        with nogil:
+            crc = c_crc32c(crc, p + done, got)
+        done += got
+    return out, crc
 
 
 def check_words(const uint8_t[::1] area not None, uint32_t salt, uint32_t first=0, uint32_t domain=0):

@@ -82,12 +82,12 @@ class Assembled(Keeping):
             self._pump = the_pump()
             self._pump.register(self)
         hot = self._log is None or not self._log.plain
-        power = self._is_power()
-        self._head.allow(hot and not power)
-        self._tail.allow(
-            hot and not power and self._limiter is None and (self._log is None or not self._compression)
-            and options.overflow_strategy is not OverflowStrategy.LARGEST
+        self.commits = self._is_power()
+        self._head.allow(hot)
+        self._plain_items = (
+            hot and self._limiter is None and (self._log is None or not self._compression) and options.overflow_strategy is not OverflowStrategy.LARGEST
         )
+        self._tail.allow(self._plain_items)
         if self.ttl_ns:
             self._plan_sweep()
         _open_queues.add(self)

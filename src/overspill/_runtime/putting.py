@@ -44,20 +44,23 @@ class Putting(Parts):
         self._refuse(taking=False)
         promise = self._promise(durability)
         level, expiry = self._level(priority), self._expiry(ttl)
-        if ttl is None and not delay and promise == self._options.durability and self._batch_after_roll(items, level):
+        if ttl is None and not delay and promise == self._options.durability and self._batch_as_it_is(items, level):
+            if self._is_power(promise):
+                self._covered()
             return
         parcels = [self._pack(item, level, expiry) for item in items]
         if parcels:
             self._put(parcels, promise, self._deadline(timeout), self._delay(delay))
 
-    def _batch_after_roll(self, items: Iterable[Any], level: int) -> bool:
-        """A batch that the hot way declined only because the segment was full goes that way into the next one."""
-        if not self._tail.allowed or not self.logs:
+    def _batch_as_it_is(self, items: Iterable[Any], level: int) -> bool:
+        """A batch that the hot way declined only because the segment was full, or a sync must follow, goes that way all the same."""
+        if not self._plain_items or not self.logs:
             return False
         total = self._plain_batch_bytes(items)
         if total <= 0:
             return False
         with self._tail:
+            self._refuse(taking=False)
             try:
                 segment = self._tail_for(total, len(items), {level})  # type: ignore[arg-type]
             except NoRoom:
@@ -65,6 +68,9 @@ class Putting(Parts):
             if segment.map.populated < segment.map.tail + total:
                 segment.map.populate(segment.map.tail + total)
             return self._put_batch(items, level)
+
+    _plain_items: bool = False
+    """Whether items go in as the hot way has them: mapped, uncompressed, unlimited."""
 
     def enqueue_front(self, item: Any, *, priority: int = 128, ttl: float | timedelta | None = None) -> None:
         """Put `item` before everything of its priority: the last one put in front comes out first.

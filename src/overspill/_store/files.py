@@ -265,6 +265,10 @@ class Disk:
             got += len(data)
         return b"".join(parts)
 
+    def pread_into(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """One read into a buffer; returns how many bytes came, 0 at the end of the file."""
+        return os.preadv(fd, [buffer], offset)
+
     def datasync(self, fd: int) -> None:
         """Make the file's bytes durable, those that were stored through a mapping too. Never to be repeated after a failure."""
         self._assert_own()

@@ -191,7 +191,7 @@ def read_records(data: Any, salt: int, start: int, known: Known) -> Reading:
     if cut is not None:
         reading.tail = Tail.TORN
         _cut(reading, cut, good_end)
-    if reading.end != known.end and reading.end >= synced and (batch := _open_batch(data, salt, start, reading.records)):
+    if reading.end != known.end and reading.end >= synced and (batch := _open_batch(data, salt, start, reading)):
         if reading.tail is Tail.CLEAN:
             reading.tail = Tail.HALF_BATCH
         _cut(reading, batch, good_end)
@@ -231,19 +231,24 @@ def _cut(reading: Reading, at: int, good_end: int) -> None:
     reading.torn = Stretch(at, max(0, good_end - at), "torn")
 
 
-def _open_batch(data: Any, salt: int, start: int, records: array[int]) -> int:
-    """Where an incomplete batch begins that the last record belongs to; 0 if it completes its own."""
+def _open_batch(data: Any, salt: int, start: int, reading: Reading) -> int:
+    """Where an incomplete batch begins that breaks off at the end; 0 if there is none."""
+    records = reading.records
 
-    def left(i: int) -> int:
-        fields = parse_header(data, records[i] - start, salt, records[i])
-        assert fields is not None  # it was found by its check code
-        return int(fields["batch_left"])
+    def fields(i: int) -> dict[str, Any]:
+        found = parse_header(data, records[i] - start, salt, records[i])
+        assert found is not None  # it was found by its check code
+        return found
 
-    if not records or not (here := left(len(records) - 1)):
+    if not records:
         return 0
     first = len(records) - 1
-    while first > 0 and (before := left(first - 1)) == here + 1:
-        first, here = first - 1, before
+    last = fields(first)
+    here = last["batch_left"]
+    if not here or records[first] + layout.record_size(last["length"]) != reading.end:
+        return 0  # complete; or what completed it was synced, and is damaged
+    while first > 0 and fields(first - 1)["batch_left"] == here + 1:
+        first, here = first - 1, here + 1
     return records[first]
 
 

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .._core.record import build_index, parse_header, scan, split_lanes
+from .._core.record import build_index, parse_header, read_payload, scan, split_lanes
 from .._core.segmap import SegmentMap, fresh_marks
 from . import layout
 from .files import Disk
@@ -226,6 +226,19 @@ class Segment:
         self._readers += 1
         try:
             return self.disk.pread(fd, length, offset)
+        finally:
+            self._readers -= 1
+            if self._retired and self._readers == 0:
+                self.let_go_of_fd()
+
+    def read_payload(self, offset: int, length: int) -> tuple[bytes | None, int]:
+        """A large payload and its check code; (None, 0) where the file ends first."""
+        if self._retired and self._fd is None:
+            return None, 0
+        fd = self.fd()
+        self._readers += 1
+        try:
+            return read_payload(lambda view, at: self.disk.pread_into(fd, view, at), offset, length, self.header.salt)
         finally:
             self._readers -= 1
             if self._retired and self._readers == 0:
