@@ -123,8 +123,8 @@ def _number(item: Any) -> int:
 def test_no_room_at_any_call(fast_path: Path, seed: int, verb: str, error: int | str, sticky: bool, plain: bool) -> None:
     if error == SHORT and verb != "pwrite":
         pytest.skip("only a write is short")
-    for at in range(1, 13):
-        for durability in (PROCESS, POWER, MEMORY):
+    for at in (1, 2, 3, 5, 8, 13):
+        for durability in (PROCESS, MEMORY) if at % 2 else (POWER,):
             _one_shortage(fast_path / f"{at}{durability.name}", random.Random(seed), faulty(verb, at, error, sticky=sticky, armed=False), durability, plain)
 
 
@@ -292,10 +292,7 @@ def test_every_call_fails_once(fast_path: Path, verb: str, plain: bool) -> None:
             if not errors:
                 try:
                     call()
-                except (QueueFull, QueueBroken) as raised:
-                    errors.append(raised)  # noqa: B023
-                except OSError as raised:
-                    assert isinstance(raised, QueueError) or raised.errno == errno.EIO
+                except (QueueFull, QueueBroken) as raised:  # by name: a bare OSError says nothing of what has become of the item
                     errors.append(raised)  # noqa: B023
 
         for n in range(25):

@@ -11,6 +11,7 @@ import pytest
 from faults import lay_out
 
 from overspill import HybridQueue
+from overspill._runtime.clock import ManualClock
 from overspill._store.inspection import items as stored_items
 from overspill.serializers import resolve
 
@@ -58,7 +59,7 @@ def test_a_queue_opens_it_and_gives_every_item(golden: tuple[dict[str, Any], Pat
     kept, path = golden
     codec = resolve("auto")
     expected = [codec.decode(item[1], bytes.fromhex(item[0])) for item in kept["items"]]
-    with HybridQueue("q", path, _plain=plain, _background=False) as q:
+    with HybridQueue("q", path, _plain=plain, _background=False, _clock=ManualClock(directories.WALL_NS)) as q:
         assert list(q) == expected
         assert q.stats().balance == 0
         for item, (_, _, priority, attempts, _, identity) in zip(expected, kept["items"], strict=True):

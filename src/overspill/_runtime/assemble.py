@@ -152,6 +152,8 @@ class Assembled(Keeping):
         if drain is not None:
             self._drain(self._clock.monotonic() + seconds("drain", drain))
         self._takers.wake_all()
+        with self._tail:
+            self._stage_all()
         if self._pump is not None:
             self._pump.forget(self)
         with self._tail, self._head:
@@ -170,6 +172,17 @@ class Assembled(Keeping):
         self._takers.wake_all()
         self._makers.wake_all()
         self._tell()
+
+    def _stage_all(self) -> None:
+        """MEMORY: write what is only in memory to the log. On a full disk the queue stays as it is, refusing new items: make room, take items out, and close again."""
+        if self._log is None or self._log.broken is not None or self.logs or self._destroys:
+            return
+        try:
+            while self.resident:
+                if not self._spill_first(self._oldest_resident_lane(), self.resident):
+                    break
+        except NoRoom as shortage:
+            raise self._full_error(shortage) from None
 
     def _drain(self, deadline: float) -> None:
         """Wait until consumers have taken everything, or the time is up."""
@@ -201,14 +214,7 @@ class Assembled(Keeping):
         for claim in [self._leases.end(token) for token in list(self._leases._held)]:
             if claim is not None:
                 self._give_back(claim, False)
-        if not self.logs:
-            try:
-                while self.resident:
-                    if not self._spill_first(self._oldest_resident_lane(), self.resident):
-                        break
-            except NoRoom as shortage:
-                log.close(self.next_sequence)
-                raise self._full_error(shortage) from None
+        self._stage_all()
         self.tail_map = None
         log.close(self.next_sequence)
 

@@ -5,6 +5,7 @@ thing that changes anything.
 """
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -348,14 +349,13 @@ class Putting(Parts):
         """A write failed half way: what it left behind the tail must never be taken for records, so nothing is appended here any more."""
         assert self._disk is not None and self._log is not None
         segment.map.give_up_room()
+        segment.abandoned = True
         try:
             self._disk.truncate(segment.fd(), max(segment.map.tail, segment.header.records_start))
         except OSError as worse:
             self._log.break_down(worse)
             raise self._broken_error() from worse
         if isinstance(error, OSError):
-            import errno
-
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise NoRoom(len(self), 0, error) from error
             self._log.break_down(error)

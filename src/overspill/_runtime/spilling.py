@@ -168,7 +168,14 @@ class Spilling(Putting):
             if batch and nbytes > _STAGE_BYTES:
                 break
             batch.append(description)
-        self._stage(priority, batch)
+        while True:
+            try:
+                self._stage(priority, batch)
+                return
+            except NoRoom:
+                if len(batch) == 1:
+                    raise
+                batch = batch[: len(batch) // 2]
 
     def _stage(self, priority: int, descriptions: Iterable[tuple[Any, ...]]) -> None:
         parcels = []

@@ -49,7 +49,11 @@ class Taking(Parts):
             while max_items > 0:
                 try:
                     claim = self._next_claim(self._until(0) if taken else deadline)
-                except (QueueEmpty, QueueClosed):
+                except QueueEmpty:
+                    break
+                except QueueClosed:
+                    if not taken:
+                        raise
                     break
                 try:
                     item = self._decoded(claim)

@@ -137,8 +137,8 @@ def copy(log: Log, group: list[Segment]) -> Merger | None:
         end = new.write_footer(fd, lanes, at, last.footer.next_sequence)
         log.disk.truncate(fd, end)
         log.disk.datasync(fd)
-        log.unreserve(size - end)
-        new.allocated = end
+        log.unreserve(size - layout.blocks(end))
+        new.allocated = layout.blocks(end)
         new.map.restore(at, sum(len(here) for here, _ in moved.values()), sum(len(here) for here, _ in moved.values()))
         new.attach()
         return Merger(group, new, moved)

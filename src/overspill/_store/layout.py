@@ -290,6 +290,11 @@ def record_size(length: int) -> int:
     return -(-(RECORD_HEADER.size + length) // PLACE_UNIT) * PLACE_UNIT
 
 
+def blocks(size: int) -> int:
+    """What a file of this size takes of the disk: whole blocks."""
+    return -(-size // PAGE) * PAGE
+
+
 def slot_of(offset: int, records_start: int) -> int:
     return (offset - records_start) // SLOT
 

@@ -9,10 +9,11 @@ one sync run at a time. They are taken in the order preparing → syncing → st
 """
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import layout
 from .files import Disk
@@ -123,12 +124,16 @@ class Log:
             number = self.next_number
             previous_end = self.active.map.tail if self.active is not None else 0
             fresh = self._reincarnate(least, number, base_sequence, previous_end)
+            taken = None
             if fresh is None and self.next is not None and self.next.allocated >= least:
-                fresh, self.next = self.next, None
-                fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+                taken, self.next = self.next, None
         if fresh is None:
-            fresh = self._prepare_for(least)
-            fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+            fresh = taken or self._prepare_for(least)
+            try:
+                fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+            except OSError as error:
+                self._discard(fresh)
+                raise self._no_room(least, error) from error
         with self._structure:
             self.next_number = number + 1
             self._names_dirty = True
@@ -150,9 +155,9 @@ class Log:
                         spare, number=number, base_sequence=base_sequence, previous_end=previous_end, now_ns=self._now_ns(), barrier=self._barrier,
                     )
                 except OSError as error:
-                    self.break_down(error)
-                    self.refuse_if_broken()
-                    raise
+                    # Its header may say either number by now, and all that it vouches for is settled.
+                    self._discard(spare)
+                    raise self._no_room(least, error) from error
                 fresh.on_damage = self._on_damage
                 return fresh
         return None
@@ -182,21 +187,31 @@ class Log:
         planned = min(self._planned, SMALL_SEGMENT)
         if self.free_bytes < max(least, planned):
             self._drop_spares()
+        shortage: NoRoom | None = None
         for size in dict.fromkeys((max(least, planned), max(least, planned // 2), max(least, SMALLEST_SEGMENT), least)):
             if size <= self.free_bytes:
-                break
-        else:
-            # The room may be in the segment that was prepared too small, or in the active one when all of it is settled.
-            with self._structure:
-                unfit, self.next = self.next, None
-            if unfit is not None:
-                self._discard(unfit)
-            if least > self.free_bytes and self.active is not None and self.active.map.live == 0:
-                self.retire(self.active)
-            size = least
-            if size > self.free_bytes:
-                raise NoRoom(least, self.free_bytes)
-        return self._prepare(size, zero=size <= self._largest)
+                try:
+                    return self._prepare(size, zero=size <= self._largest)
+                except NoRoom as no_room:
+                    shortage = no_room  # of the device: a smaller one may still fit
+        # The room may be in the segment that was prepared too small, or in the active one when all of it is settled.
+        with self._structure:
+            unfit, self.next = self.next, None
+        if unfit is not None:
+            self._discard(unfit)
+        if (least > self.free_bytes or shortage is not None) and self.active is not None and self.active.map.live == 0:
+            self.retire(self.active)
+        elif unfit is None and shortage is not None:
+            raise shortage
+        return self._prepare(least, zero=least <= self._largest)
+
+    def _no_room(self, needed: int, error: OSError) -> BaseException:
+        """What a failed write means: a full device is NoRoom, anything else breaks the log."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return NoRoom(needed, self.free_bytes, error)
+        self.break_down(error)
+        assert self.broken is not None
+        return self.broken
 
     def _prepare(self, size: int, zero: bool) -> Segment:
         with self._structure:
@@ -209,7 +224,7 @@ class Log:
         except OSError as error:
             with self._structure:
                 self.used_bytes -= size
-            raise NoRoom(size, self.free_bytes, error) from error
+            raise self._no_room(size, error) from error
         segment.on_damage = self._on_damage
         if zero:
             self._planned = min(self._largest, self._planned * 2)
@@ -231,7 +246,10 @@ class Log:
             return True
 
     def _discard(self, segment: Segment) -> None:
-        self.disk.unlink(segment.name)
+        """Give up a segment that holds nothing."""
+        with suppress(FileNotFoundError):
+            self.disk.unlink(segment.name)
+        segment.map.live = 0
         segment.retire()
         with self._structure:
             self.used_bytes -= segment.allocated

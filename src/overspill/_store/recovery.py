@@ -393,7 +393,7 @@ class _Recovery:
             self._disk.truncate(fd, size)
         finally:
             segment.let_go_of_fd()
-        segment.allocated = size
+        segment.allocated = layout.blocks(size)
         assert segment.footer is not None
         segment.trust(segment.footer, segment.directory.values(), each.marks.marked)
 
@@ -408,7 +408,7 @@ class _Recovery:
         return segment.write_footer(fd, lanes, end, self._next_sequence)
 
     def _segment(self, each: Found, header: layout.SegmentHeader) -> Segment:
-        segment = Segment(self._disk, each.name, header, each.size, None, self._plain)
+        segment = Segment(self._disk, each.name, header, layout.blocks(each.size), None, self._plain)
         self._segments.append(segment)
         return segment
 

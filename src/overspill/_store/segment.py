@@ -98,6 +98,8 @@ class Segment:
         self.version = 0
         """Changes when the order of the lists that `offsets` answers from changes."""
         self.on_damage: OnDamage | None = None
+        self.abandoned = False
+        """A write failed here half way and the file was cut behind the last good record: nothing may be stored in its mapping any more."""
         self.stands_for: list[Segment] = []
         """Compaction: those whose place it took. They live on for whoever still holds an address in them."""
         self.rotten_words = 0
@@ -160,7 +162,7 @@ class Segment:
     @property
     def recyclable(self) -> bool:
         """Whether another segment could go on in this one's file and memory: consumed while it was still mapped, and nobody reads it."""
-        return self.map.live == 0 and self.map.mapped and self.footer is None and self._readers == 0 and not self._retired
+        return self.map.live == 0 and self.map.mapped and self.footer is None and self._readers == 0 and not self._retired and not self.abandoned
 
     @classmethod
     def reincarnate(cls, old: Segment, *, number: int, base_sequence: int, previous_end: int, now_ns: int, barrier: bool) -> Segment:
@@ -374,9 +376,9 @@ class Segment:
         end = self.write_footer(fd, lanes, tail, next_sequence)
         self._lists.clear()
         self.version += 1
-        given_back = self.allocated - end
         self.disk.truncate(fd, end)
-        self.allocated = end
+        given_back = self.allocated - layout.blocks(end)
+        self.allocated = layout.blocks(end)
         return given_back
 
     def _index_lanes(self) -> list[tuple[Any, ...]]:
