@@ -271,7 +271,7 @@ def test_recovered_segment_takes_no_more_records_and_its_descriptor_is_given_bac
     with Disk.open_folder(folder.path) as disk:
         (found,) = recover(disk, Quarantine(disk), plain=False, now_ns=NOW).segments
     assert found.map.room() == 0 and not found.holds_fd
-    assert found.allocated == (folder.path / name(1)).stat().st_size
+    assert found.allocated == layout.blocks((folder.path / name(1)).stat().st_size)
 
 
 def test_half_written_record_is_cut_and_told(folder: Folder) -> None:

@@ -78,6 +78,7 @@ class HotQueue:
     budget_bytes: int
     hot_in: bool
     hot_out: bool
+    commits: bool
     logs: bool
     spills_oldest: bool
     takes_bytes: bool

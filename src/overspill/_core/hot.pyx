@@ -845,12 +845,17 @@ cdef class HotQueue:
         """The first item as (stored, direct, kind, codec, nbytes), left in line; None if there is none. Caller holds the head."""
         cdef Entry e
         cdef Claim claim
-        if not self.take(&e):
-            return None
-        claim = self.claim_of(&e)
-        result = claim.stored, claim.direct, claim.kind, claim.codec, claim.nbytes
-        self._give_back(claim, True)
-        return result
+        cdef int64_t resident
+        while True:
+            resident = self.resident
+            expired = self.n_expired
+            if not self.take(&e):
+                return None
+            claim = self.claim_of(&e)
+            result = claim.stored, claim.direct, claim.kind, claim.codec, claim.nbytes
+            # Only what was in memory stays there: looking must not push anything else out.
+            self._give_back(claim, self.resident < resident and expired == self.n_expired)
+            return result
 
     def _open_lane(self, uint8_t priority):
         """Make sure the lane exists, so that the hot way may use it."""

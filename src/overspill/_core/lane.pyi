@@ -1,6 +1,9 @@
 """One priority's line: heap of returned items, cold runs, ring of resident ones."""
+from typing import final
+
 from .segmap import SegmentMap
 
+@final
 class Run:
     """A stretch of one segment's records of one priority, and a cursor over it."""
 
@@ -35,6 +38,7 @@ class Run:
     def last_passed(self) -> int: ...
     def next_offset(self) -> int: ...
 
+@final
 class Lane:
     """The store's and the engine's view of it is read-only but for the runs."""
 

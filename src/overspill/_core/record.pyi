@@ -1,10 +1,12 @@
 """The record codec: CRC-32C, and the scan that recovery and verification are made of."""
 from array import array
+from collections.abc import Callable
 from typing import Any, final
 
 from typing_extensions import Buffer
 
 def crc32c(data: Buffer, seed: int = 0) -> int: ...
+def read_payload(read_into: Callable[[memoryview, int], int], offset: int, length: int, salt: int) -> tuple[bytes | None, int]: ...
 def check_words(area: Buffer, salt: int, first: int = 0, domain: int = 0) -> tuple[int, int]:
     """(marks set, words that do not check)."""
 

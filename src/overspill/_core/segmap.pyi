@@ -1,10 +1,11 @@
 """A segment's memory: the append position, the settle marks, the attempt counts."""
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 def fresh_marks(salt: int, slots: int) -> bytes: ...
 
+@final
 class SegmentMap:
     """The memory of one segment file; made by the store, used by the hot path."""
 

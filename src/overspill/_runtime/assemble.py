@@ -220,6 +220,8 @@ class Assembled(Keeping):
 
     def destroy(self) -> None:
         """Close the queue and delete its folder with everything in it, damaged parts included. There is no way back."""
+        if self._pid != os.getpid():
+            self._refuse(taking=True)
         if self._options.disk_path is None:
             self.close()
             return

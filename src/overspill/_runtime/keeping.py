@@ -162,6 +162,11 @@ class Keeping(Spilling, Taking):
         while self._log.seal_next(self.next_sequence):
             pass
         self._timed_sync()
+        if self._log.next_number == self._last_number:
+            self._log.drop_spares()  # nothing was rolled for a while: nobody needs them
+        self._last_number = self._log.next_number
+
+    _last_number: int = 0
 
     def _compact_if_due(self, now: float, due: list[float]) -> None:
         """One step at most each time, and no look at the segments more than once a second."""
@@ -301,6 +306,7 @@ class Keeping(Spilling, Taking):
             self._expire_segments()
             self._expire_cold()
             self._log.retire_emptied()
+            self._log.drop_spares()
         self._tell()
         return 0 if self._log is None else max(0, before - self._log.used_bytes)
 
@@ -414,8 +420,9 @@ class Keeping(Spilling, Taking):
         if not callable(predicate):
             raise InvalidOption("predicate", predicate, "a callable that takes an item")
         n = 0
+        now = self.now_ns()
         for claim in self._waiting_claims():
-            if not predicate(self._item_of(claim)):
+            if (claim.expiry_ns and claim.expiry_ns <= now) or not predicate(self._item_of(claim)):
                 continue
             with self._head:
                 pulled = self._pull_out(claim.priority, claim.sequence)

@@ -6,7 +6,6 @@ thing that changes anything.
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -138,7 +137,13 @@ class Putting(Parts):
     def _put(self, parcels: list[Parcel], promise: Durability, deadline: float | None, delay: float | None) -> None:
         self._wait_for_rate(len(parcels), deadline)
         try:
-            if not self._admit(parcels, promise, deadline):
+            try:
+                admitted = self._admit(parcels, promise, deadline)
+            except BaseException:
+                if self._limiter is not None:
+                    self._limiter.give_back(len(parcels))
+                raise
+            if not admitted:
                 return
             if self._is_power(promise):
                 self._covered()
@@ -158,8 +163,18 @@ class Putting(Parts):
                 return
             if limit.on_limit != "wait" or (deadline is not None and now + wait_s > deadline):
                 raise RateLimited(retry_after=wait_s, where=self._options.name)
-            time.sleep(wait_s)
+            self._doze(wait_s)
             self._refuse(taking=False)
+
+    def _doze(self, time_s: float) -> None:
+        """Wait for time to pass, but hear of `close`."""
+        waiter = Waiter()
+        self._makers.enter(waiter)
+        try:
+            if self._state == "open":
+                waiter.wait(time_s)
+        finally:
+            self._makers.leave(waiter)
 
     def _admit(self, parcels: list[Parcel], promise: Durability, deadline: float | None) -> bool:
         """Place the parcels, making or awaiting room as `when_full` says. False: they were dropped, and counted."""
@@ -173,10 +188,6 @@ class Putting(Parts):
                         return True
                     except NoRoom as no_room:
                         shortage = no_room
-                    except BaseException:
-                        if self._limiter is not None:
-                            self._limiter.give_back(len(parcels))
-                        raise
                 policy = self._options.when_full
                 if not self._could_ever_fit(parcels, promise):
                     raise self._full_error(shortage, for_ever=True)
@@ -259,7 +270,9 @@ class Putting(Parts):
     def _place(self, parcels: list[Parcel], promise: Durability) -> None:
         """Write the parcels if the promise asks for it, let them join their lines, then spill what is over the budget. Raises NoRoom and has changed nothing."""
         segment, offsets = None, [0] * len(parcels)
-        if self._log is not None and (self.logs or promise >= Durability.PROCESS or any(parcel.nbytes > self.budget_bytes for parcel in parcels)):
+        if self._log is not None and (
+            self.logs or promise >= Durability.PROCESS or any(parcel.nbytes > self.budget_bytes for parcel in parcels) or self._would_go_first(parcels)
+        ):
             segment, offsets = self._write(parcels)
         else:
             self._make_room_in_memory(parcels)
@@ -283,7 +296,15 @@ class Putting(Parts):
             if self.resident + items > self.budget_items or self.resident_bytes + nbytes > self.budget_bytes:
                 raise NoRoom(nbytes, max(0, self.budget_bytes - self.resident_bytes))
             return
+        # What is in memory must find its place on disk when the queue is closed.
+        needed = self.resident_bytes + nbytes + 80 * (self.resident + items)
+        room = self._log.usable_bytes()
+        if needed > room:
+            raise NoRoom(needed, room)
         self._spill_to(max(0, self.budget_items - items), max(0, self.budget_bytes - nbytes))
+
+    def _would_go_first(self, parcels: list[Parcel]) -> bool:
+        raise NotImplementedError
 
     def _write(self, parcels: list[Parcel]) -> tuple[Segment, list[int]]:
         """Append the parcels to the log as one batch. They are numbered once it is sure that they fit."""

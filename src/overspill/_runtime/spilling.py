@@ -90,6 +90,12 @@ class Spilling(Putting):
 
     def _spill_to(self, items: int, nbytes: int) -> int:
         """Spill until no more than this is resident; returns how many items were. Raises NoRoom if one must be staged and cannot be."""
+        if self.logs:
+            return self._spill_down(items, nbytes)
+        with self._head:  # nothing may leave its line between being looked at and being written
+            return self._spill_down(items, nbytes)
+
+    def _spill_down(self, items: int, nbytes: int) -> int:
         spilled = 0
         if self.resident > items and not self.logs and self._memory_items >= _CHUNKED_FROM:
             items = max(0, items - self._memory_items // 16)
@@ -157,6 +163,20 @@ class Spilling(Putting):
         while self.logs and self._ring_length(priority) > 2 * self._memory_items + 1024:
             self._fold_first(priority)
 
+    def _would_go_first(self, parcels: list[Parcel]) -> bool:
+        """MEMORY: whether the strategy would spill the newcomers rather than anything that is in memory; then they are logged at once."""
+        if self.resident + len(parcels) <= self.budget_items and self.resident_bytes + sum(parcel.nbytes for parcel in parcels) <= self.budget_bytes:
+            return False
+        strategy = self._options.overflow_strategy
+        if strategy is OverflowStrategy.LARGEST:
+            self._note_sizes()
+            while self._by_size and self._find(self._by_size[0][2], self._by_size[0][1]) is None:
+                heapq.heappop(self._by_size)
+            return not self._by_size or max(parcel.nbytes for parcel in parcels) > -self._by_size[0][0]
+        if strategy is OverflowStrategy.BY_PRIORITY:
+            return min(parcel.priority for parcel in parcels) < self._lowest_resident_lane()
+        return False
+
     # --- staging: MEMORY items on their way to the log
 
     def _stage_ring(self, priority: int, most: int) -> None:
@@ -223,7 +243,9 @@ class Spilling(Putting):
             except NoRoom as shortage:
                 if before == self.resident:
                     raise self._full_error(shortage) from None
+        self._feel_pressure()
         self._watch()
+        self._tell()
         return max(0, before - self.resident)
 
     def flush_oldest(self, n: int) -> int:

@@ -302,11 +302,12 @@ class Taking(Parts):
         Takes nothing. Memory: one reference per resident item, one read-ahead buffer for the disk.
         """
         self._refuse(taking=True)
-        now = self.now_ns()
-        for claim in self._waiting_claims():
-            if claim.expiry_ns and claim.expiry_ns <= now:
-                continue
-            yield self._item_of(claim)
+        return self._items_of(self._waiting_claims(), self.now_ns())
+
+    def _items_of(self, claims: Iterator[Claim], now_ns: int) -> Iterator[Any]:
+        for claim in claims:
+            if not claim.expiry_ns or claim.expiry_ns > now_ns:
+                yield self._item_of(claim)
 
     def __iter__(self) -> Iterator[Any]:
         return self.snapshot()
@@ -317,8 +318,11 @@ class Taking(Parts):
             parts = []
             for lane in self._lanes():
                 runs = [run.clone() for run in lane.runs]
-                parts.append((lane, self._in_heap(lane.priority), runs, lane.merge, self._in_ring(lane.priority)))
-        for lane, heap, runs, merge, ring in parts:
+                parts.append((self._in_heap(lane.priority), runs, lane.merge, self._in_ring(lane.priority)))
+        return self._claims_of(parts)
+
+    def _claims_of(self, parts: list[Any]) -> Iterator[Claim]:
+        for heap, runs, merge, ring in parts:
             for claim in heap:
                 yield from self._still_there(claim)
             yield from self._in_runs(runs, merge)

@@ -102,6 +102,14 @@ class Log:
     def free_bytes(self) -> int:
         return self.max_bytes - self.used_bytes
 
+    def usable_bytes(self) -> int:
+        """About how many bytes of records still fit: in the active segment, and in what may be made of the free budget."""
+        share = 1 - layout.geometry(self._largest).records_start / self._largest - 1024 / self._largest
+        active = self.active.map.room() if self.active is not None else 0
+        waiting = self.next.allocated if self.next is not None else 0
+        held = sum(spare.allocated for spare in self._spares)
+        return active + int(max(0, self.free_bytes + waiting + held) * max(0.0, share) * 0.95)
+
     def __len__(self) -> int:
         return len(self.segments)
 
@@ -186,7 +194,7 @@ class Log:
         self.retire_emptied()
         planned = min(self._planned, SMALL_SEGMENT)
         if self.free_bytes < max(least, planned):
-            self._drop_spares()
+            self.drop_spares()
         shortage: NoRoom | None = None
         for size in dict.fromkeys((max(least, planned), max(least, planned // 2), max(least, SMALLEST_SEGMENT), least)):
             if size <= self.free_bytes:
@@ -254,7 +262,7 @@ class Log:
         with self._structure:
             self.used_bytes -= segment.allocated
 
-    def _drop_spares(self) -> None:
+    def drop_spares(self) -> None:
         while self._spares:
             self._discard(self._spares.pop())
 
@@ -446,7 +454,7 @@ class Log:
         if self.next is not None:
             self._discard(self.next)
             self.next = None
-        self._drop_spares()
+        self.drop_spares()
         segments = self.in_order()
         # The last segment stays even if nothing is left in it: it remembers the sequence number.
         for segment in segments[:-1]:
