@@ -481,6 +481,7 @@ cdef class HotQueue:
         if self.logs:
             if map is None or not map.has_room(total + 4 * count, priority):
                 return 0
+            lane.reserve(count)
             at = map.tail
             for i in range(count):
                 item = <object>PySequence_Fast_GET_ITEM(items, i)

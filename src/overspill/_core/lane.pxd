@@ -101,7 +101,8 @@ cdef class Lane:
         cdef Block *block
         if self.tail == NULL or self.tail_at == BLOCK_ENTRIES:
             if self.spare != NULL:
-                block, self.spare = self.spare, NULL
+                block = self.spare
+                self.spare = block.next
             else:
                 block = <Block *>malloc(sizeof(Block))
                 if block == NULL:
@@ -133,11 +134,14 @@ cdef class Lane:
             block = self.head
             self.head, self.head_at = block.next, 0
             if self.spare == NULL:
+                block.next = NULL
                 self.spare = block
             else:
                 free(block)
 
     cdef int give_back(self, const Entry *e) except -1
+    cdef int reserve(self, Py_ssize_t n) except -1
+    cdef void free_spare(self) noexcept
     cdef int fold(self) except -1
     cdef Py_ssize_t compact(self) except -1
     cdef Run front_run(self)

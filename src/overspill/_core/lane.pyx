@@ -229,10 +229,33 @@ cdef class Lane:
             block = self.head
             self.head = block.next
             free(block)
-        free(self.spare)
+        self.free_spare()
 
     cdef bint is_empty(self) noexcept:
         return self.heap_n == 0 and self.ring_n == 0 and len(self.runs) == 0
+
+    cdef int reserve(self, Py_ssize_t n) except -1:
+        """Have blocks for n more entries, so that none of the next n pushes can fail."""
+        cdef Py_ssize_t room = BLOCK_ENTRIES - self.tail_at if self.tail != NULL else 0
+        cdef Block *block = self.spare
+        while block != NULL:
+            room += BLOCK_ENTRIES
+            block = block.next
+        while room < n:
+            block = <Block *>malloc(sizeof(Block))
+            if block == NULL:
+                raise MemoryError
+            block.next = self.spare
+            self.spare = block
+            room += BLOCK_ENTRIES
+        return 0
+
+    cdef void free_spare(self) noexcept:
+        cdef Block *block
+        while self.spare != NULL:
+            block = self.spare
+            self.spare = block.next
+            free(block)
 
     cdef int give_back(self, const Entry *e) except -1:
         """Put an entry into the heap, at its place; takes over its reference."""
@@ -283,8 +306,7 @@ cdef class Lane:
         cdef Py_ssize_t i, begin = self.head_at, end, to = 0, kept = 0, freed = 0
         cdef Entry *grown
         if self.spare != NULL:
-            free(self.spare)
-            self.spare = NULL
+            self.free_spare()
             freed += sizeof(Block)
         while source != NULL and self.ring_n:
             end = self.tail_at if source == self.tail else BLOCK_ENTRIES

@@ -150,9 +150,12 @@ def scan(const uint8_t[::1] data not None, uint32_t salt, uint64_t start, uint64
             if at < resume_below or at < synced:
                 bad.append([at, size - at if next_at == 0 else next_at - at, "header" if verdict == 1 else "payload"])
             break
-        probe = _synced_behind(p, next_at, size, salt)
-        if probe > synced:
-            synced = probe
+        if verdict == 2 and <uint64_t>h.synced * 8 > synced and <uint64_t>h.synced * 8 <= size:
+            synced = <uint64_t>h.synced * 8   # its header checks, whatever became of its payload
+        if at >= resume_below:
+            probe = _synced_behind(p, next_at, size, salt)
+            if probe > synced:
+                synced = probe
         if at >= resume_below and at >= synced:
             break
         if stretch is not None and stretch[0] + stretch[1] == at:

@@ -72,9 +72,9 @@ cdef class SegmentMap:
         if <uint32_t>word[0] & bit:
             return 0
         self._store_word(word, <uint32_t>word[0] | bit, slot >> 5)
-        self.live -= 1
         if self.plain or self.twin is not None:
             self.marked_elsewhere(offset)
+        self.live -= 1                       # last: at 0 the file may go
         return 1
 
     cdef int marked_elsewhere(self, uint64_t offset) except -1

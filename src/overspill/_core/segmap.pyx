@@ -350,6 +350,29 @@ cdef class SegmentMap:
         """Whether the record at `offset` carries its mark."""
         return self.is_marked(offset)
 
+    def restrict_marks(self, records not None):
+        """Keep only the marks of these records (array 'Q' of offsets); returns how many of them are marked."""
+        cdef const uint64_t[::1] offsets = records
+        cdef uint32_t i, words = (self.slots + 31) // 32, slot
+        cdef uint64_t n = 0
+        cdef uint32_t *kept
+        if self.head == NULL:
+            raise AssertionError("I6: marks of a detached segment")
+        kept = <uint32_t *>calloc(words + 1, 4)
+        if kept == NULL:
+            raise MemoryError
+        for k in range(offsets.shape[0]):
+            if self.is_marked(offsets[k]):
+                slot = <uint32_t>((offsets[k] - self.records_start) // SLOT_SIZE)
+                kept[slot >> 5] |= <uint32_t>1 << (slot & 31)
+                n += 1
+        for i in range(words):
+            self._store_word(<uint64_t *>(self.head + MARKS_START) + i, kept[i], i)
+        free(kept)
+        if self.plain:
+            self.write(self, MARKS_START, 8 * <uint64_t>words)
+        return n
+
     def marked(self):
         """How many marks are set."""
         cdef uint32_t i, words = (self.slots + 31) // 32

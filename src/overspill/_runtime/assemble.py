@@ -64,7 +64,7 @@ class Assembled(Keeping):
         self._subscriptions, self._by_size = [], []
         self._recovery: RecoveryReport | None = None
         self._compacting = threading.RLock()
-        self._cursors = 0
+        self._cursors = set()
         self._commit = GroupCommit(self._timed_sync)
         self.max_item_size = options.max_item_size
         self.ttl_ns = round(options.ttl * 1e9) if options.ttl else 0
@@ -104,7 +104,7 @@ class Assembled(Keeping):
             found = recover(disk, quarantine, plain=plain, now_ns=self.now_ns())
             log = Log(
                 disk, queue=found.queue or uuid.uuid4().bytes, max_bytes=options.max_disk_size, plain=plain,
-                barrier=options.durability is Durability.POWER, now_ns=self.now_ns, on_damage=self._damaged, on_broken=self._broke,
+                barrier=options.durability is Durability.POWER, now_ns=self.now_ns, on_damage=self._damaged, on_rebuilt=self._rebuilt, on_broken=self._broke,
             )
             log.adopt(found.segments, found.next_number, found.other_bytes)
             self._log, self._disk, self._lock, self._quarantine = log, disk, lock, quarantine

@@ -85,11 +85,17 @@ class Keeping(Spilling, Taking):
             self._quarantine.keep(segment.name, offset, data, f"the {what} does not check")
         finally:
             self._log.count_other_bytes(self._quarantine.bytes_held() - before)
-        self._count_waiting(-1)
-        self._n_quarantined += 1
+        if what != "stretch":  # those are counted when the whole segment has been read
+            self._count_waiting(-1)
+            self._n_quarantined += 1
         import logging
 
         logging.getLogger("overspill").error("%r: damaged record in %s at offset %d set aside in %s/quarantine", self, segment.name, offset, segment.disk.path)
+
+    def _rebuilt(self, segment: Segment, lost: int) -> None:
+        """Called by a segment whose index had to be made anew: so many waiting records were damaged as well."""
+        self._count_waiting(-lost)
+        self._n_quarantined += lost
 
     def _broke(self, error: BaseException) -> None:
         """Called by the log when a write or sync failed: every call says so from now on."""
@@ -190,6 +196,7 @@ class Keeping(Spilling, Taking):
 
     def _end_leases(self, now: float, due: list[float]) -> None:
         self._end_overdue()
+        self._keep_to_budget()
         deadline = self._leases.next_deadline()
         self._lease_wake = float("inf") if deadline is None else deadline
         if deadline is not None:

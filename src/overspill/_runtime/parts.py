@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.hot import Claim, HotQueue
+from .._core.segmap import SegmentMap
 from .._engine.leases import Leases
 from .._engine.limiter import Limiter
 from .._store.files import Disk
@@ -53,6 +54,19 @@ class Parts(HotQueue):
     _dropped: Counter[str]
     _to_tell: deque[Callable[[], object]]
     _pid: int
+    _cursors: set[object]
+    """Who reads through copies of runs."""
+
+    # --- what another part has
+
+    def _dirtied(self, map: SegmentMap) -> None:
+        raise NotImplementedError
+
+    def _relieve(self) -> None:
+        raise NotImplementedError
+
+    def _spill_to(self, items: int, nbytes: int) -> int:
+        raise NotImplementedError
 
     # --- who may call
 

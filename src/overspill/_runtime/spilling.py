@@ -138,7 +138,7 @@ class Spilling(Putting):
             description = self._find(priority, sequence)
             if description is None:
                 continue
-            if not self._logged(priority, sequence):
+            if not self.logs and not self._logged(priority, sequence):
                 self._stage(priority, [description])
             if self._forget(priority, sequence):
                 self._fold_stubs(priority)

@@ -5,19 +5,21 @@ is interrupted or whose lease runs out goes back to its old place.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from .._core.hot import Claim
 from .._core.lane import lane_over
-from ..errors import InvalidOption, LeaseExpired, QueueClosed, QueueEmpty
+from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .delivery import Delivery
 from .parts import Parts
 from .waiters import Waiter
 
 __all__ = ["Taking"]
+
+_T = TypeVar("_T")
 
 
 class Taking(Parts):
@@ -28,14 +30,18 @@ class Taking(Parts):
     def _dequeue_slow(self, timeout: float | timedelta | None) -> Any:
         self._refuse(taking=True)
         try:
-            claim = self._next_claim(self._until(timeout))
-            item = self._decoded(claim)
-            self._settle(claim, True)
+            item = self._next(self._until(timeout), self._settled)
             if self._is_power():
                 self._covered()
             return item
         finally:
             self._tell()
+
+    def _settled(self, claim: Claim) -> Any:
+        """The item of a claim, and done with it."""
+        item = self._decoded(claim)
+        self._settle(claim, True)
+        return item
 
     def _dequeue_batch_slow(self, taken: list[Any], max_items: Any, timeout: float | timedelta | None) -> list[Any]:
         """Go on with a batch that the hot way began (`taken` is settled already); `max_items` more at most."""
@@ -48,21 +54,14 @@ class Taking(Parts):
             deadline = self._until(timeout)
             while max_items > 0:
                 try:
-                    claim = self._next_claim(self._until(0) if taken else deadline)
+                    item = self._next(self._until(0) if taken else deadline, self._settled)
                 except QueueEmpty:
                     break
-                except QueueClosed:
+                except (CorruptedData, UnknownFormat, QueueClosed):
+                    # What was taken before is delivered; the next call meets this again and says so.
                     if not taken:
                         raise
                     break
-                try:
-                    item = self._decoded(claim)
-                except Exception:
-                    # What was taken before it is delivered; the next call meets this one again and says so.
-                    if not taken:
-                        raise
-                    break
-                self._settle(claim, True)
                 taken.append(item)
                 max_items -= 1
                 if max_items and self.hot_out and len(self):
@@ -86,15 +85,22 @@ class Taking(Parts):
         """The monotonic time up to which to wait; None = for ever."""
         return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
 
-    def _next_claim(self, deadline: float | None) -> Claim:
-        """The first item, out of line. Waits for it until the deadline."""
-        claim = self._claim_now()
-        if claim is not None:
-            return claim
+    def _next(self, deadline: float | None, finish: Callable[[Claim], _T]) -> _T:
+        """Take the first item out of line and hand it to `finish`; waits for one until the deadline.
+
+        The claim and what is done with it are one step for `close`, which would otherwise take the segments away in between.
+        """
         waiter: Waiter | None = None
         try:
             while True:
-                if self._state == "closed" or (self._state == "closing" and not self._leases):
+                if len(self):
+                    with self._head:
+                        self._refuse(taking=True)
+                        claim = self._claim()
+                        if claim is not None:
+                            return finish(claim)
+                self._refuse(taking=True)
+                if self._state == "closing" and not self._leases:
                     raise QueueClosed(f"{self!r} is closed and empty", hint="open it again to go on")
                 now = self._clock.monotonic()
                 if deadline is not None and now >= deadline:
@@ -102,24 +108,13 @@ class Taking(Parts):
                 if waiter is None or waiter.woken:
                     waiter = Waiter()
                     self._takers.enter(waiter)
-                else:
-                    waiter.wait(None if deadline is None else deadline - now)
-                    self._refuse(taking=True)
-                claim = self._claim_now()
-                if claim is not None:
-                    return claim
+                    continue  # look once more: an item may have come before we stood in line
+                waiter.wait(None if deadline is None else deadline - now)
         finally:
             if waiter is not None:
                 self._takers.leave(waiter)
                 if len(self._takers) and len(self):
                     self._takers.wake()
-
-    def _claim_now(self) -> Claim | None:
-        claim = self._claim_hot()
-        if claim is None and len(self):
-            with self._head:
-                claim = self._claim()
-        return claim
 
     def _decoded(self, claim: Claim) -> Any:
         """The claimed item as the user knows it; on failure it is back in its place."""
@@ -156,7 +151,7 @@ class Taking(Parts):
         """
         self._refuse(taking=True)
         try:
-            delivery = self._deliver(self._next_claim(self._until(timeout)))
+            delivery = self._next(self._until(timeout), self._deliver)
             if self._is_power():
                 self._covered()
             return delivery
@@ -172,14 +167,13 @@ class Taking(Parts):
         try:
             while len(deliveries) < n:
                 try:
-                    claim = self._next_claim(self._until(0) if deliveries else deadline)
+                    deliveries.append(self._next(self._until(0) if deliveries else deadline, self._deliver))
                 except QueueEmpty:
                     break
-                except QueueClosed:
+                except (CorruptedData, UnknownFormat, QueueClosed):
                     if not deliveries:
                         raise
                     break
-                deliveries.append(self._deliver(claim))
             if deliveries and self._is_power():
                 self._covered()
             return deliveries
@@ -235,24 +229,33 @@ class Taking(Parts):
         return claim
 
     def _ack(self, token: int) -> None:
-        self._refuse(taking=True)
-        self._end_overdue()
-        claim = self._end_lease(token, "ack")
-        self._settle(claim, True)
+        with self._head:
+            self._refuse(taking=True)
+            self._end_overdue()
+            self._settle(self._end_lease(token, "ack"), True)
         if self._is_power():
             self._covered()
         self._wake_if_closing()
+        self._keep_to_budget()
         self._tell()
 
     def _nack(self, token: int, delay: float | timedelta, error: BaseException | str | None) -> None:
         self._refuse(taking=True)
         if seconds("delay", delay):
             raise InvalidOption("delay", delay, "0: delayed return is not there yet")
-        self._end_overdue()
-        claim = self._end_lease(token, "nack")
-        self._n_redelivered += 1
-        self._return(claim)
+        with self._head:
+            self._refuse(taking=True)
+            self._end_overdue()
+            claim = self._end_lease(token, "nack")
+            self._n_redelivered += 1
+            self._return(claim)
         self._wake_if_closing()
+        self._keep_to_budget()
+
+    def _keep_to_budget(self) -> None:
+        """After something came back. Not under the head: spilling takes the tail, which comes first."""
+        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+            self._relieve()
 
     def _nack_quietly(self, token: int, error: BaseException | None) -> None:
         """Leaving a `with` block by an exception: a lease that is gone must not hide it."""
@@ -262,8 +265,9 @@ class Taking(Parts):
             pass
 
     def _extend(self, token: int, time_s: float | timedelta) -> None:
-        self._refuse(taking=True)
-        self._end_overdue()
+        with self._head:
+            self._refuse(taking=True)
+            self._end_overdue()
         until = self._clock.monotonic() + seconds("seconds", time_s, above_0=True)
         if not self._leases.extend(token, until):
             self._end_lease(token, "extend")
@@ -272,9 +276,10 @@ class Taking(Parts):
 
     def _end_overdue(self) -> None:
         """Leases end by the clock, whether or not the pump has come round: an ack that is late is late."""
-        for claim in self._leases.overdue(self._clock.monotonic()):
-            self._n_redelivered += 1
-            self._return(claim)
+        with self._head:
+            for claim in self._leases.overdue(self._clock.monotonic()):
+                self._n_redelivered += 1
+                self._return(claim)
 
     def _wake_if_closing(self) -> None:
         if self._state == "closing":
@@ -346,8 +351,8 @@ class Taking(Parts):
         if not runs:
             return
         cursor = lane_over(runs, merge)
-        with self._head:
-            self._cursors += 1
+        reader = object()
+        self._cursors.add(reader)
         try:
             while True:
                 with self._head:
@@ -356,7 +361,4 @@ class Taking(Parts):
                     return
                 yield claim
         finally:
-            with self._head:
-                self._cursors -= 1
-
-    _cursors: int = 0
+            self._cursors.discard(reader)  # takes no lock: a generator may be closed anywhere

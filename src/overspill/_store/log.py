@@ -53,7 +53,7 @@ class NoRoom(Exception):
 class Log:
     """The segments of an open queue."""
 
-    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, barrier: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_broken: Callable[[BaseException], None]) -> None:
+    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, barrier: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None]) -> None:
         self.disk = disk
         self.queue = queue
         self.max_bytes = max_bytes
@@ -75,6 +75,7 @@ class Log:
         self._barrier = barrier
         self._now_ns = now_ns
         self._on_damage = on_damage
+        self._on_rebuilt = on_rebuilt
         self._on_broken = on_broken
         self._dirty: dict[Segment, None] = {}
         self._names_dirty = False
@@ -92,7 +93,7 @@ class Log:
         """Take over what recovery found: the earlier segments, and what else takes room in the folder."""
         with self._structure:
             for segment in segments:
-                segment.on_damage = self._on_damage
+                segment.on_damage, segment.on_rebuilt = self._on_damage, self._on_rebuilt
                 self.segments[segment.number] = segment
                 self.used_bytes += segment.allocated
             self.used_bytes += other_bytes
@@ -166,7 +167,7 @@ class Log:
                     # Its header may say either number by now, and all that it vouches for is settled.
                     self._discard(spare)
                     raise self._no_room(least, error) from error
-                fresh.on_damage = self._on_damage
+                fresh.on_damage, fresh.on_rebuilt = self._on_damage, self._on_rebuilt
                 return fresh
         return None
 
@@ -233,7 +234,7 @@ class Log:
             with self._structure:
                 self.used_bytes -= size
             raise self._no_room(size, error) from error
-        segment.on_damage = self._on_damage
+        segment.on_damage, segment.on_rebuilt = self._on_damage, self._on_rebuilt
         if zero:
             self._planned = min(self._largest, self._planned * 2)
         return segment
@@ -374,7 +375,7 @@ class Log:
     def retire(self, segment: Segment) -> int:
         """Remove one segment, everything in which is settled."""
         with self._syncing, self._structure:
-            if segment.retired:
+            if segment.retired or (segment.rebuilt_indexes and not segment.holds_nothing()):
                 return 0
             if segment.map.live != 0:
                 raise AssertionError(f"I7: {segment.name} still holds {segment.map.live} items")
@@ -430,7 +431,7 @@ class Log:
                 self._dirty.pop(segment, None)
                 self.used_bytes -= segment.allocated
             self.segments[new.number] = new
-            new.on_damage = self._on_damage
+            new.on_damage, new.on_rebuilt = self._on_damage, self._on_rebuilt
             new.stands_for = old
             if len(old) > 1:
                 self.disk.sync_folder()

@@ -98,6 +98,7 @@ class Segment:
         self.version = 0
         """Changes when the order of the lists that `offsets` answers from changes."""
         self.on_damage: OnDamage | None = None
+        self.on_rebuilt: Callable[[Segment, int], None] | None = None
         self.abandoned = False
         """A write failed here half way and the file was cut behind the last good record: nothing may be stored in its mapping any more."""
         self.stands_for: list[Segment] = []
@@ -290,11 +291,15 @@ class Segment:
             assert self.footer is not None
             start, end = self.header.records_start, self.footer.records_end
             data = self.read(start, end - start)
-            found = scan(data, self.header.salt, start, start, False, end)
+            found = scan(data, self.header.salt, start, start, True, end)
             for offset, length, _ in found.bad:
                 if self.on_damage is not None:
-                    self.on_damage(self, offset, "header", data[offset - start : offset - start + length])
+                    self.on_damage(self, offset, "stretch", data[offset - start : offset - start + length])
             lanes = build_index(data, start, found.records)
+            left = len(found.records) - self.map.restrict_marks(found.records)
+            if self.on_rebuilt is not None:
+                self.on_rebuilt(self, self.map.live - left)
+            self.map.live = left
             rebuilt, entries, footer = render_end(self.header, lanes, end, self.footer.next_sequence)
             self.disk.pwrite(self.fd(), rebuilt, _aligned(end))
             self.disk.truncate(self.fd(), _aligned(end) + len(rebuilt))
@@ -305,6 +310,18 @@ class Segment:
             entry = self.directory[entry.priority]
         self._vouched.add(entry.priority)
         return entry
+
+    def holds_nothing(self) -> bool:
+        """Whether everything in it is settled. Where an index was made anew because of damage, a lease from before may have been counted twice: look."""
+        if not self.rebuilt_indexes:
+            return bool(self.map.live == 0)
+        self.map.live = 0
+        for entry in self.directory.values():
+            position = 0
+            while window := self._index_window(entry, position):
+                self.map.live += sum(not self.map.settled(8 * offset) for offset in window)
+                position += len(window)
+        return bool(self.map.live == 0)
 
     def _index_window(self, entry: layout.DirectoryEntry, position: int) -> array[int]:
         window = array("I")
