@@ -74,6 +74,20 @@ def test_removed_items_do_not_come_back(disk_place: Place) -> None:
     assert drained(disk_place.reopen(q)) == [1, 3, 5, 7, 9, 11, 13]
 
 
+def test_an_item_removed_just_before_its_turn_is_not_handed_out(disk_place: Place) -> None:
+    """A line of several segments compares their next records, so it holds a record that is removed under it."""
+    q = disk_place.open()
+    q.enqueue("b")
+    q = disk_place.reopen(q)
+    q.enqueue_front("a")
+    q.enqueue("c")
+    q.enqueue("d")
+    q = disk_place.reopen(q)
+    taken = [q.dequeue(), q.dequeue()]
+    assert q.remove_where(lambda item: item == "c") == 1
+    assert taken + drained(q) == ["a", "b", "d"]
+
+
 def test_a_predicate_that_raises_stops_there_and_harms_nothing(place: Place) -> None:
     q = place.open()
     q.enqueue_batch(range(6))

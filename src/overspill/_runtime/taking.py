@@ -133,13 +133,16 @@ class Taking(Parts):
 
     def _expire(self, claim: Claim) -> None:
         """Called by the core for an item that expired in line: settled, counted, told."""
+        if self._options.on_expired is not None:
+            if not claim.has_payload:
+                map, offset = self._locate(claim)
+                payload = map.owner.recall(offset)  # before it is settled: then its segment may go
+                if payload is not None:
+                    claim.fill_in(payload)
+            if claim.has_payload:
+                self._tell_later(lambda: self._options.on_expired(self._item_of(claim)))  # type: ignore[misc]
         self._settle(claim)
         self.n_expired += 1
-        if self._options.on_expired is not None:
-            self._tell_later(lambda: self._options.on_expired(self._item_of(self._with_payload(claim))))  # type: ignore[misc]
-
-    def _with_payload(self, claim: Claim) -> Claim:
-        return claim
 
     # --- lease
 

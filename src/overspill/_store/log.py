@@ -93,7 +93,7 @@ class Log:
         """Take over what recovery found: the earlier segments, and what else takes room in the folder."""
         with self._structure:
             for segment in segments:
-                segment.on_damage, segment.on_rebuilt = self._on_damage, self._on_rebuilt
+                segment.on_damage, segment.on_rebuilt, segment.on_failed = self._on_damage, self._on_rebuilt, self._failed
                 self.segments[segment.number] = segment
                 self.used_bytes += segment.allocated
             self.used_bytes += other_bytes
@@ -167,7 +167,7 @@ class Log:
                     # Its header may say either number by now, and all that it vouches for is settled.
                     self._discard(spare)
                     raise self._no_room(least, error) from error
-                fresh.on_damage, fresh.on_rebuilt = self._on_damage, self._on_rebuilt
+                fresh.on_damage, fresh.on_rebuilt, fresh.on_failed = self._on_damage, self._on_rebuilt, self._failed
                 return fresh
         return None
 
@@ -234,7 +234,7 @@ class Log:
             with self._structure:
                 self.used_bytes -= size
             raise self._no_room(size, error) from error
-        segment.on_damage, segment.on_rebuilt = self._on_damage, self._on_rebuilt
+        segment.on_damage, segment.on_rebuilt, segment.on_failed = self._on_damage, self._on_rebuilt, self._failed
         if zero:
             self._planned = min(self._largest, self._planned * 2)
         return segment
@@ -324,6 +324,11 @@ class Log:
         if self.broken is None:
             self._on_broken(error)
 
+    def _failed(self, error: OSError) -> None:
+        """A settle mark could not be written: say so in the error that every call gets from now on."""
+        self.break_down(error)
+        self.refuse_if_broken()
+
     # --- sealing and retiring, in the background
 
     def seal_next(self, next_sequence: int) -> bool:
@@ -390,7 +395,11 @@ class Log:
             if segment is self.active:
                 self.active = None
             self.retired_count += 1
-            self.disk.unlink(segment.name)
+            try:
+                self.disk.unlink(segment.name)
+            except OSError as error:
+                self.break_down(error)
+                self.refuse_if_broken()
             segment.retire()
             self.used_bytes -= held
             return held
@@ -431,7 +440,7 @@ class Log:
                 self._dirty.pop(segment, None)
                 self.used_bytes -= segment.allocated
             self.segments[new.number] = new
-            new.on_damage, new.on_rebuilt = self._on_damage, self._on_rebuilt
+            new.on_damage, new.on_rebuilt, new.on_failed = self._on_damage, self._on_rebuilt, self._failed
             new.stands_for = old
             if len(old) > 1:
                 self.disk.sync_folder()

@@ -98,6 +98,7 @@ class Segment:
         self.version = 0
         """Changes when the order of the lists that `offsets` answers from changes."""
         self.on_damage: OnDamage | None = None
+        self.on_failed: Callable[[OSError], None] | None = None
         self.on_rebuilt: Callable[[Segment, int], None] | None = None
         self.abandoned = False
         """A write failed here half way and the file was cut behind the last good record: nothing may be stored in its mapping any more."""
@@ -170,9 +171,10 @@ class Segment:
         """A segment in the file, pages and mapping of a consumed one: no page is touched for the first time, no block allocated.
 
         The header goes first: from then on none of the old records checks, so that settle marks may be reset without bringing one back. Across a power cut that
-        takes a `barrier` (a sync) between the two; without one, removals of the last moments may come back then, as `PROCESS` allows.
+        takes more: the new salt follows from the old one, so that marks of a new life under the header of an old one, which only a power cut can leave, tell recovery that everything
+        in the old one had been settled. A `barrier` (a sync) between the two spares it the question.
         """
-        salt = int.from_bytes(os.urandom(4), "little")
+        salt = layout.next_salt(old.header.salt)
         header = old.header._replace(salt=salt, number=number, through=number, base_sequence=base_sequence, previous_end=previous_end, created_ns=now_ns)
         fd = old.fd()
         old.disk.pwrite(fd, header.pack(), 0)
@@ -250,7 +252,12 @@ class Segment:
     def _write_word(self, map: SegmentMap, offset: int, length: int) -> None:
         # Two threads may change one word: under the lock, each writes what the word holds now, so the last write is the newest.
         with self._word_lock:
-            self.disk.pwrite(self.fd(), map.first_part(offset, length), offset)
+            try:
+                self.disk.pwrite(self.fd(), map.first_part(offset, length), offset)
+            except OSError as error:
+                if self.on_failed is not None:
+                    self.on_failed(error)
+                raise
 
     # --- reading records
 
@@ -263,10 +270,9 @@ class Segment:
         if self._retired:
             return position, array("I"), self.version
         if self.footer is None:
-            known = self._listed(priority)
-            if first:
-                position = known.index(first // 8)
-            return position, known[position : position + _WINDOW_ENTRIES], self.version
+            listed = self._listed(priority, position, first)
+            if listed is not None:
+                return listed
         entry = self.directory.get(priority)
         if entry is None:
             return position, array("I"), self.version
@@ -330,10 +336,15 @@ class Segment:
             window.frombytes(self.read(entry.index_start + 4 * position, 4 * n))
         return window
 
-    def _listed(self, priority: int) -> array[int]:
-        """The unsealed segment's records of a priority in log order, brought up to date."""
+    def _listed(self, priority: int, position: int, first: int) -> tuple[int, array[int], int] | None:
+        """`offsets` of an unsealed segment: its records of a priority in log order. None if it has been sealed meanwhile."""
         with self._shape:
-            return self._listed_up_to_date(priority)
+            if self.footer is not None:
+                return None
+            known = self._listed_up_to_date(priority)
+            if first:
+                position = known.index(first // 8)
+            return position, known[position : position + _WINDOW_ENTRIES], self.version
 
     def _listed_up_to_date(self, priority: int) -> array[int]:
         tail = self.map.tail
@@ -390,12 +401,19 @@ class Segment:
             # Unmapped before it is synced: to clean mapped pages the kernel must interrupt every processor that may be storing into them.
             self.map.close_tail()
         self.disk.datasync(fd)
-        end = self.write_footer(fd, lanes, tail, next_sequence)
-        self._lists.clear()
-        self.version += 1
-        self.disk.truncate(fd, end)
-        given_back = self.allocated - layout.blocks(end)
-        self.allocated = layout.blocks(end)
+        end, entries, footer = render_end(self.header, lanes, tail, next_sequence)
+        self.disk.pwrite(fd, end, _aligned(tail))
+        self.disk.datasync(fd)
+        size = _aligned(tail) + len(end)
+        with self._shape:
+            # A reader sees the lists or the index, never half of each.
+            self.directory = {entry.priority: entry for entry in entries}
+            self.footer = footer
+            self._lists.clear()
+            self.version += 1
+        self.disk.truncate(fd, size)
+        given_back = self.allocated - layout.blocks(size)
+        self.allocated = layout.blocks(size)
         return given_back
 
     def _index_lanes(self) -> list[tuple[Any, ...]]:
