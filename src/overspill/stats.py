@@ -56,7 +56,7 @@ class QueueStats:
     """Moved out of memory."""
     delayed: int
     oldest_age: float | None
-    """Seconds since the oldest item in line was enqueued; None if that takes reading the disk or nothing waits."""
+    """Seconds since the oldest item in line was enqueued; None if nothing waits."""
     segments: int
     syncs: int
     sync_seconds_last: float

@@ -200,21 +200,23 @@ def test_pickle_on_disk_is_not_read_by_a_queue_that_did_not_ask_for_it(tiny_plac
     q.clear()
 
 
-def test_items_of_another_serializer_are_refused_and_kept(tiny_place: Place) -> None:
-    q = tiny_place.open(serializer="json")
+@pytest.mark.parametrize("reader", ["auto", "raw", "str", "json", "msgpack", "pickle"])
+def test_what_describes_itself_is_read_whatever_the_serializer_is_now(tiny_place: Place, reader: str) -> None:
+    line = [("auto", (1, 2)), ("raw", b"raw"), ("str", "str"), ("json", {"a": [1]}), ("msgpack", [b"x"])]
+    q = tiny_place.open()
+    for writer, item in line:
+        q = tiny_place.reopen(q, serializer=writer)
+        q.enqueue(item)
+    assert drained(tiny_place.reopen(q, serializer=reader)) == [item for _, item in line]
+
+
+def test_what_only_its_own_serializer_can_read_is_refused_and_kept(tiny_place: Place) -> None:
+    q = tiny_place.open(serializer=Reversing())
     q.enqueue({"a": 1})
-    q = tiny_place.reopen(q, serializer="raw")
-    with pytest.raises(QueueError):
+    q = tiny_place.reopen(q, serializer="auto")
+    with pytest.raises(UnknownFormat, match="serializer"):
         q.dequeue(timeout=0)
-    assert drained(tiny_place.reopen(q, serializer="json")) == [{"a": 1}]
-
-
-def test_auto_reads_what_raw_and_str_wrote(tiny_place: Place) -> None:
-    q = tiny_place.open(serializer="raw")
-    q.enqueue(b"raw")
-    q = tiny_place.reopen(q, serializer="str")
-    q.enqueue("str")
-    assert drained(tiny_place.reopen(q)) == [b"raw", "str"]
+    assert drained(tiny_place.reopen(q, serializer=Reversing())) == [{"a": 1}]
 
 
 def test_subclasses_of_bytes_and_str_are_not_quietly_turned_into_them(place: Place) -> None:

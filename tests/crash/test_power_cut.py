@@ -239,9 +239,12 @@ def verify(state: State, ledger: Ledger, place: Path, *, kill: bool, plain: bool
         given = {"max_disk_size": 256 * KiB, "memory_size": 5, "_plain": plain, "_background": False} | options
         with HybridQueue("q", place, **given) as q:
             items = list(q)
-            keys = ledger.judge(items, kill=kill)
-            assert len(q) == len(keys) and q.stats().balance == 0, q.stats()
             report = q.recovery
+            try:
+                keys = ledger.judge(items, kill=kill)
+            except Broken as broken:
+                raise Broken(f"{broken}; {report}: {report and report.notes}") from None
+            assert len(q) == len(keys) and q.stats().balance == 0, q.stats()
             assert report is not None and report.items == len(keys), (report, len(keys))
             # A file whose header never came to the disk cannot be understood, and is set aside; a record below the synced position cannot be damaged.
             if report.quarantined:

@@ -32,7 +32,7 @@ def header(**fields: int) -> SegmentHeader:
     slots, _, _, records_start = layout.geometry(fields.get("file_size", 65536))
     whole = {
         "flags": 0, "salt": SALT, "number": 7, "through": 7, "base_sequence": 100, "created_ns": 5, "records_start": records_start,
-        "file_size": 65536, "slots": slots, **fields,
+        "file_size": 65536, "slots": slots, "previous_end": 0, **fields,
     }  # fmt: skip
     return SegmentHeader(queue=b"0123456789abcdef", **whole)
 

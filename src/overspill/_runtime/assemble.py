@@ -15,7 +15,7 @@ import weakref
 from collections import Counter, deque
 from typing import Any
 
-from .._core.lane import Run
+from .._core.lane import Run, lane_over
 from .._engine.leases import Leases
 from .._engine.limiter import Limiter
 from .._store.files import Disk
@@ -279,7 +279,7 @@ class Assembled(Keeping):
         with self._tail, self._head:
             log = self._log
             disk_bytes = log.used_bytes if log is not None else 0
-            oldest_ns = self._oldest_enqueued_ns() if self.disk_size == 0 else self._oldest_cold_ns()
+            oldest_ns = self._oldest_enqueued_ns() if log is None or self._state == "closed" or log.broken is not None else self._oldest_cold_ns()
             return QueueStats(
                 name=self._options.name, waiting=len(self), in_flight=len(self.out), memory_items=self.resident, memory_bytes=self.resident_bytes,
                 disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
@@ -293,8 +293,14 @@ class Assembled(Keeping):
             )
 
     def _oldest_cold_ns(self) -> int:
-        """When the oldest item was enqueued, as far as the headers of the first cold records tell."""
-        return 0
+        """When the oldest item was enqueued, the cold ones included: the first record of every line's first run tells."""
+        least = self._oldest_enqueued_ns()
+        for lane in self._lanes():
+            if lane.runs:
+                claim = self._read(lane_over([lane.runs[0].clone()], False))
+                if claim is not None and (least == 0 or claim.enqueued_ns < least):
+                    least = claim.enqueued_ns
+        return int(least)
 
 
 def _close_all() -> None:

@@ -121,6 +121,7 @@ class Keeping(Spilling, Taking):
             self._seal(now, due)
             self._sync_if_due(now, due)
             self._compact_if_due(now, due)
+            self._log.limit_descriptors()
         self._end_leases(now, due)
         self._sweep(now, due)
         self._tell()

@@ -37,6 +37,9 @@ SMALL_SEGMENT = 1 * MiB
 """What a caller makes itself when it comes to the end of a segment before the pump has made the next."""
 
 
+COLD_DESCRIPTORS = 16
+"""How many cold segments of a queue are kept open."""
+
 SPARES = 2
 LEAST_SPARE = 4 * MiB
 """Consumed segments from this size on are kept to go on in, so that a queue whose consumer keeps up stays in the same few pages."""
@@ -361,6 +364,7 @@ class Log:
                 return
             with self._structure:
                 self.used_bytes -= given_back
+            segment.let_go_of_fd()
 
     def retire_emptied(self) -> int:
         """Remove the segments in which everything is settled; returns the bytes given back."""
@@ -403,6 +407,13 @@ class Log:
             segment.retire()
             self.used_bytes -= held
             return held
+
+    def limit_descriptors(self) -> None:
+        """Close those of cold segments beyond a bound; they are opened again when they are read."""
+        idle = [segment for segment in self.in_order() if segment.holds_fd and segment is not self.active and segment not in self._dirty]
+        for segment in idle[COLD_DESCRIPTORS:]:
+            if not segment.map.mapped:
+                segment.let_go_of_fd()
 
     # --- compaction
 

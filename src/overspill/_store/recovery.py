@@ -52,6 +52,8 @@ class RecoveryReport:
     torn_bytes: int = 0
     """Bytes cut that were never known to be on stable storage."""
     torn_records: int = 0
+    missing_bytes: int = 0
+    """By which files were shorter than they had been made: what was in there is gone."""
     quarantined: int = 0
     """Damaged records set aside, as far as they can be told apart."""
     quarantined_bytes: int = 0
@@ -78,6 +80,7 @@ class RecoveryReport:
             (self.rescanned, "{:,} segments read record by record"),
             (self.torn_bytes, "{:,} torn bytes cut"),
             (self.torn_records, "{:,} torn records"),
+            (self.missing_bytes, "{:,} bytes missing at the ends of files"),
             (self.quarantined, "{:,} damaged records set aside"),
             (self.quarantined_files, "{:,} damaged files set aside"),
             (self.rotten_marks, "{:,} damaged words of settle marks"),
@@ -370,6 +373,7 @@ class _Recovery:
             self._note(each, f"{each.marks.rotten} words of settle marks do not check: items may be delivered again")
             self._counts["rotten_marks"] += each.marks.rotten
         if each.missing_bytes:
+            self._counts["missing_bytes"] += each.missing_bytes
             self._note(each, f"{each.missing_bytes} of {each.whole.file_size} bytes are missing at its end")
 
     def _take(self, each: Found, stay: Stay) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .._core.record import build_index, parse_header, read_payload, scan, split_lanes
@@ -109,6 +110,8 @@ class Segment:
         self._vouched: set[int] = set()
         self._fd = fd
         self._readers = 0
+        self._reading = threading.RLock()
+        """Guards the descriptor and the count of its readers."""
         self._retired = False
         self._lists: dict[int, array[int]] = {}
         self._listed_upto = header.records_start
@@ -210,9 +213,24 @@ class Segment:
 
     def let_go_of_fd(self) -> None:
         """Close the descriptor if nobody reads through it; it is opened again on demand."""
-        if self._fd is not None and self._readers == 0:
-            fd, self._fd = self._fd, None
-            self.disk.close_file(fd)
+        with self._reading:
+            if self._fd is not None and self._readers == 0:
+                fd, self._fd = self._fd, None
+                self.disk.close_file(fd)
+
+    @contextmanager
+    def _held_open(self) -> Iterator[int]:
+        """The descriptor, which nobody closes meanwhile; -1 when the file is gone."""
+        with self._reading:
+            fd = -1 if self._retired and self._fd is None else self.fd()
+            self._readers += 1
+        try:
+            yield fd
+        finally:
+            with self._reading:
+                self._readers -= 1
+            if self._retired:
+                self.let_go_of_fd()
 
     def attach(self) -> None:
         """Make settling possible: map (or, plain, copy) header, marks and attempt counts."""
@@ -225,29 +243,15 @@ class Segment:
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes of the file; fewer at its end, none when the file is gone."""
-        if self._retired and self._fd is None:
-            return b""
-        fd = self.fd()
-        self._readers += 1
-        try:
-            return self.disk.pread(fd, length, offset)
-        finally:
-            self._readers -= 1
-            if self._retired and self._readers == 0:
-                self.let_go_of_fd()
+        with self._held_open() as fd:
+            return b"" if fd < 0 else self.disk.pread(fd, length, offset)
 
     def read_payload(self, offset: int, length: int) -> tuple[bytes | None, int]:
         """A large payload and its check code; (None, 0) where the file ends first."""
-        if self._retired and self._fd is None:
-            return None, 0
-        fd = self.fd()
-        self._readers += 1
-        try:
+        with self._held_open() as fd:
+            if fd < 0:
+                return None, 0
             return read_payload(lambda view, at: self.disk.pread_into(fd, view, at), offset, length, self.header.salt)
-        finally:
-            self._readers -= 1
-            if self._retired and self._readers == 0:
-                self.let_go_of_fd()
 
     def _write_word(self, map: SegmentMap, offset: int, length: int) -> None:
         # Two threads may change one word: under the lock, each writes what the word holds now, so the last write is the newest.
