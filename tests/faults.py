@@ -41,6 +41,8 @@ class FaultyDisk(Disk):
     error: int | str = errno.EIO
     sticky: bool = False
     armed: bool = True
+    words: bool = True
+    """Whether the 8-byte writes of the plain writer (a settle mark, an attempt count) fail as well: they go to blocks that the file has."""
     calls: Counter[str]
     tripped: int = 0
 
@@ -73,7 +75,7 @@ class FaultyDisk(Disk):
 
     def write_some(self, fd: int, data: memoryview, offset: int) -> int:
         # `pwrite` is one call to its caller and one here, however many pieces it takes.
-        if self.error == SHORT and type(self)._due("pwrite"):
+        if self.error == SHORT and (self.words or len(data) != 8) and type(self)._due("pwrite"):
             half = len(data) // 2
             if half:
                 os.pwrite(fd, data[:half], offset)
@@ -81,7 +83,7 @@ class FaultyDisk(Disk):
         return super().write_some(fd, data, offset)
 
     def pwrite(self, fd: int, data: Any, offset: int) -> None:
-        if self.error != SHORT:
+        if self.error != SHORT and (self.words or len(data) != 8):
             type(self)._fail("pwrite")
         super().pwrite(fd, data, offset)
 
@@ -106,9 +108,9 @@ for _name in INSTANCE_VERBS:
 CHANGING_VERBS = ("create", "allocate", "pwrite", "truncate", "datasync", "sync_folder", "rename", "unlink")
 
 
-def faulty(verb: str, at: int = 1, error: int | str = errno.EIO, *, sticky: bool = False, armed: bool = True) -> type[FaultyDisk]:
+def faulty(verb: str, at: int = 1, error: int | str = errno.EIO, *, sticky: bool = False, armed: bool = True, words: bool = True) -> type[FaultyDisk]:
     """A `Disk` class whose call number `at` of `verb` fails (`sticky`: and all later ones), counted from the last `arm()`."""
-    return type("Faulty_" + verb, (FaultyDisk,), {"verb": verb, "at": at, "error": error, "sticky": sticky, "armed": armed, "calls": Counter(), "tripped": 0})
+    return type("Faulty_" + verb, (FaultyDisk,), {"verb": verb, "at": at, "error": error, "sticky": sticky, "armed": armed, "words": words, "calls": Counter(), "tripped": 0})
 
 
 class StepDisk(Disk):

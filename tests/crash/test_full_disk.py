@@ -125,7 +125,7 @@ def test_no_room_at_any_call(fast_path: Path, seed: int, verb: str, error: int |
         pytest.skip("only a write is short")
     for at in (1, 2, 3, 5, 8, 13):
         for durability in (PROCESS, MEMORY) if at % 2 else (POWER,):
-            _one_shortage(fast_path / f"{at}{durability.name}", random.Random(seed), faulty(verb, at, error, sticky=sticky, armed=False), durability, plain)
+            _one_shortage(fast_path / f"{at}{durability.name}", random.Random(seed), faulty(verb, at, error, sticky=sticky, armed=False, words=False), durability, plain)
 
 
 def _one_shortage(path: Path, rng: random.Random, disk: type[FaultyDisk], durability: Durability, plain: bool) -> None:
@@ -168,6 +168,25 @@ def _one_shortage(path: Path, rng: random.Random, disk: type[FaultyDisk], durabi
     with HybridQueue("q", path, **options) as q:
         assert [_number(q.dequeue(0)) for _ in range(len(q))] == line
         assert q.recovery is not None and not q.recovery.quarantined
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("verb", ["dequeue", "lease", "ack"])
+def test_a_settle_mark_that_cannot_be_written(fast_path: Path, verb: str, number: int) -> None:
+    """Only the plain writer can meet that. A named error; the item is to be had again, and nothing else is lost."""
+    disk = faulty("pwrite", 1, number, armed=False)
+    q = HybridQueue("q", fast_path, max_disk_size=256 * KiB, _plain=True, _background=False, _disk_class=disk)
+    for n in range(3):
+        q.enqueue(_item(n))
+    delivery = q.lease(0) if verb == "ack" else None
+    disk.arm()
+    with pytest.raises(QueueError):
+        delivery.ack() if delivery is not None else getattr(q, verb)(0)
+    disk.heal()
+    assert q.stats().balance == 0
+    q.close()
+    with HybridQueue("q", fast_path, max_disk_size=256 * KiB, _plain=True, _background=False) as q:
+        assert [_number(item) for item in q] == [0, 1, 2]
 
 
 def test_no_room_for_what_recovery_writes(fast_path: Path) -> None:
@@ -347,6 +366,7 @@ STORY = """
     print(fill(), len(line))
     first = len(line)
     assert first > (5 if large else 200), first
+    dry = 0
     for round in range(6):
         for _ in range(3):
             try:
@@ -360,7 +380,9 @@ STORY = """
         before = len(line)
         fill()
         print("round", round, "put", len(line) - before, "after taking half")
-        assert len(line) > before or round == 0, "there is room again, and nothing goes in"
+        # Room comes by whole files: half of the line may lie in one that still holds the other half, but not twice in a row.
+        dry = 0 if len(line) > before else dry + 1
+        assert dry < 2, "there is room again, and nothing goes in"
         assert q.stats().balance == 0 and len(q) == len(line)
     # Somebody else fills the rest, and gives it back.
     for _ in range(len(line) // 2):
@@ -444,7 +466,7 @@ def test_no_room_at_every_call(fast_path: Path, seed: int, verb: str, plain: boo
         for durability in (PROCESS, POWER, MEMORY):
             for sticky in (False, True):
                 for error in (errno.ENOSPC, SHORT) if verb == "pwrite" else (errno.ENOSPC,):
-                    _one_shortage(fast_path / f"{at}{durability.name}{sticky}{error}", random.Random(seed), faulty(verb, at, error, sticky=sticky, armed=False), durability, plain)
+                    _one_shortage(fast_path / f"{at}{durability.name}{sticky}{error}", random.Random(seed), faulty(verb, at, error, sticky=sticky, armed=False, words=False), durability, plain)
 
 
 assert key_of

@@ -66,7 +66,7 @@ def test_only_what_is_empty_replaced_or_never_durable_is_removed() -> None:
         if removing.isdisjoint(decide(seen)):
             continue
         if seen.later is Later.VOUCHES:
-            assert seen.header is Header.GOOD and seen.standing in (Standing.REPLACED, Standing.SUCCEEDED), seen
+            assert (seen.header, seen.standing) == (Header.GOOD, Standing.REPLACED), seen
         if seen.header is Header.GOOD and seen.standing is Standing.CURRENT:
             assert (seen.ending, seen.before) == (Ending.OPEN, Before.TORN), seen
 

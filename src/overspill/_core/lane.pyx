@@ -75,7 +75,10 @@ cdef class Run:
         cdef const uint8_t *p
         self.need = NEED_NOTHING
         if self.current:
-            return 1
+            if not self.map.is_marked(self.current):
+                return 1
+            self._step(self.current)     # it was removed after it had been looked at
+            self.current = 0
         while not self.done:
             if self.window is None or self.at >= self.view.shape[0]:
                 self.need = NEED_WINDOW

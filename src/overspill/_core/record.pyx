@@ -83,45 +83,6 @@ def check_words(const uint8_t[::1] area not None, uint32_t salt, uint32_t first=
     return marks, rotten
 
 
-def find_later_life(const uint8_t[::1] area not None, uint32_t salt, uint32_t most):
-    """How many lives after the one with this salt the marks in some page of `area` (settle marks from word 0 on) were written; 0 if none of them checks in any of `most` lives.
-
-    Two words of a page must agree, so that chance has no say.
-    """
-    cdef Py_ssize_t i, words = area.shape[0] // 8, page = -1
-    cdef uint32_t low[16]
-    cdef uint32_t check[16]
-    cdef uint32_t number[16]
-    cdef uint32_t a, b, life
-    cdef int n = 0, k
-    if words == 0:
-        return 0
-    for i in range(words):
-        memcpy(&a, &area[8 * i], 4)
-        memcpy(&b, &area[8 * i + 4], 4)
-        if (a == 0 and b == 0) or b == crc32c_pair(salt, a, <uint32_t>i):
-            continue
-        # Pairs of words of one page (the first page of the file holds 448 of them, the others 512).
-        if n % 2 == 1 and (i + 64) // 512 != page:
-            n -= 1
-        if n == 16:
-            break
-        page = (i + 64) // 512
-        low[n], check[n], number[n] = a, b, <uint32_t>i
-        n += 1
-    n -= n % 2
-    if n == 0:
-        return 0
-    with nogil:
-        for life in range(1, most + 1):
-            salt = crc32c_pair(salt, 0x5053564F, 0x4546494C)  # "OVSPLIFE"
-            for k in range(0, n, 2):
-                if check[k] == crc32c_pair(salt, low[k], number[k]) and check[k + 1] == crc32c_pair(salt, low[k + 1], number[k + 1]):
-                    with gil:
-                        return life
-    return 0
-
-
 cdef class Scan:
     """What a scan found: see the attributes' comments in the stub. Offsets count from the start of the file."""
     cdef readonly uint64_t end            # behind the last good record

@@ -104,7 +104,7 @@ class Assembled(Keeping):
             found = recover(disk, quarantine, plain=plain, now_ns=self.now_ns())
             log = Log(
                 disk, queue=found.queue or uuid.uuid4().bytes, max_bytes=options.max_disk_size, plain=plain,
-                barrier=options.durability is Durability.POWER, now_ns=self.now_ns, on_damage=self._damaged, on_rebuilt=self._rebuilt, on_broken=self._broke,
+                recycles=options.durability is Durability.POWER, now_ns=self.now_ns, on_damage=self._damaged, on_rebuilt=self._rebuilt, on_broken=self._broke,
             )
             log.adopt(found.segments, found.next_number, found.other_bytes)
             self._log, self._disk, self._lock, self._quarantine = log, disk, lock, quarantine

@@ -298,9 +298,10 @@ class Putting(Parts):
             return
         # What is in memory must find its place on disk when the queue is closed.
         needed = self.resident_bytes + nbytes + 80 * (self.resident + items)
-        room = self._log.usable_bytes()
-        if needed > room:
-            raise NoRoom(needed, room)
+        if needed > self._log.usable_bytes():
+            self._log.retire_emptied()
+            if needed > (room := self._log.usable_bytes()):
+                raise NoRoom(needed, room)
         self._spill_to(max(0, self.budget_items - items), max(0, self.budget_bytes - nbytes))
 
     def _would_go_first(self, parcels: list[Parcel]) -> bool:

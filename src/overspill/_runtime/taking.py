@@ -21,6 +21,10 @@ __all__ = ["Taking"]
 
 _T = TypeVar("_T")
 
+_READ_AT_ONCE = 16
+_READ_BYTES = 65536
+"""How much an iteration reads while it keeps others from reading: so many items, or up to one of so many bytes."""
+
 
 class Taking(Parts):
     """`dequeue`, `dequeue_batch`, `lease`, `peek` where the hot way declined."""
@@ -296,6 +300,8 @@ class Taking(Parts):
         try:
             with self._head:
                 seen = self._peek()
+            if self.takers and len(self):
+                self._takers.wake()  # whoever looked while the item was out of line has gone to wait for it
             if seen is None:
                 if self._state != "open":
                     raise QueueClosed(f"{self!r} is closed and empty", hint="open it again to go on")
@@ -358,10 +364,16 @@ class Taking(Parts):
         self._cursors.add(reader)
         try:
             while True:
+                claims = []
                 with self._head:
-                    claim = self._read(cursor)
-                if claim is None:
+                    while len(claims) < _READ_AT_ONCE and sum(claim.nbytes for claim in claims[-1:]) < _READ_BYTES:
+                        claim = self._read(cursor)
+                        if claim is None:
+                            break
+                        claims.append(claim)
+                if not claims:
                     return
-                yield claim
+                yield from claims
+                self._head.let_others_in()
         finally:
             self._cursors.discard(reader)  # takes no lock: a generator may be closed anywhere

@@ -290,11 +290,6 @@ def record_size(length: int) -> int:
     return -(-(RECORD_HEADER.size + length) // PLACE_UNIT) * PLACE_UNIT
 
 
-def next_salt(salt: int) -> int:
-    """The salt of the segment that goes on in the file of a consumed one with this salt."""
-    return crc32c(b"OVSPLIFE", salt)
-
-
 def blocks(size: int) -> int:
     """What a file of this size takes of the disk: whole blocks."""
     return -(-size // PAGE) * PAGE

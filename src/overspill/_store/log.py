@@ -42,7 +42,7 @@ COLD_DESCRIPTORS = 16
 
 SPARES = 2
 LEAST_SPARE = 4 * MiB
-"""Consumed segments from this size on are kept to go on in, so that a queue whose consumer keeps up stays in the same few pages."""
+"""Consumed segments from this size on are kept to go on in: a sync into initialised blocks is cheaper."""
 
 
 class NoRoom(Exception):
@@ -56,7 +56,7 @@ class NoRoom(Exception):
 class Log:
     """The segments of an open queue."""
 
-    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, barrier: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None]) -> None:
+    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, recycles: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None]) -> None:
         self.disk = disk
         self.queue = queue
         self.max_bytes = max_bytes
@@ -75,7 +75,7 @@ class Log:
         self.retired_count = 0
         self.compactions = 0
         self._spares: list[Segment] = []
-        self._barrier = barrier
+        self._recycles = recycles
         self._now_ns = now_ns
         self._on_damage = on_damage
         self._on_rebuilt = on_rebuilt
@@ -164,7 +164,7 @@ class Log:
                 self._spares.remove(spare)
                 try:
                     fresh = Segment.reincarnate(
-                        spare, number=number, base_sequence=base_sequence, previous_end=previous_end, now_ns=self._now_ns(), barrier=self._barrier,
+                        spare, number=number, base_sequence=base_sequence, previous_end=previous_end, now_ns=self._now_ns(),
                     )
                 except OSError as error:
                     # Its header may say either number by now, and all that it vouches for is settled.
@@ -175,8 +175,11 @@ class Log:
         return None
 
     def spare(self, segment: Segment) -> bool:
-        """Keep a consumed segment to go on in, instead of removing it; False if it does not serve. Its file still says that all is settled."""
-        if len(self._spares) >= SPARES or segment.allocated < min(LEAST_SPARE, self._largest) or not segment.recyclable:
+        """Keep a consumed segment to go on in, instead of removing it; False if it does not serve. Its file still says that all is settled.
+
+        Only under `POWER`, where its pages are synced already: without a barrier between the two lives a power cut may leave a mixture of both.
+        """
+        if not self._recycles or len(self._spares) >= SPARES or segment.allocated < min(LEAST_SPARE, self._largest) or not segment.recyclable:
             return False
         if not self._syncing.acquire(blocking=False):
             return False  # it may be about to be sealed

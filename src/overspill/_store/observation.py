@@ -22,7 +22,7 @@ from functools import partial
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final, NamedTuple
 
-from .._core.record import build_index, check_words, find_later_life, parse_header, scan
+from .._core.record import build_index, check_words, parse_header, scan
 from . import layout
 from .files import Disk
 from .layout import Unreadable
@@ -54,7 +54,6 @@ class Standing(Enum):
     CURRENT = "the only one of its number"
     REPLACED = "within what a compacted segment stands for"
     TWIN = "it has the same number as another file"
-    SUCCEEDED = "the earlier life of a file whose new header was never durable: its own name, and marks of a later life"
     RECYCLED = "the earlier life of a file whose new header was never durable: a later name, and marks that do not check"
 
 
@@ -404,7 +403,8 @@ def observe(disk: Disk, names: Iterable[tuple[str, int]], *, may_vanish: bool = 
             found.append(each)
     queue = _tell_queues_apart(found)
     for each in found:
-        if each.header_is is Header.GOOD:
+        # The name was given later than the header was written: renamed by hand, or the file's earlier life.
+        if each.header_is is Header.GOOD and each.named > each.whole.number:
             _seen(_look_for_earlier_life, disk, each, may_vanish)
     _tell_generations_apart(found)
     found.sort(key=lambda each: (each.position, each.name))
@@ -478,22 +478,12 @@ def _tell_queues_apart(found: list[Found]) -> bytes | None:
     return queue
 
 
-_LIVES_MAX = 1 << 20
-"""How often a file may have been gone on in since its header was last durable: some hundred times a second at most, for as long as the kernel keeps a page."""
-
-
 def _look_for_earlier_life(disk: Disk, each: Found) -> None:
     """A segment is recycled when everything in it is settled. If its new header was lost, some of its marks may have been
     overwritten nevertheless, and its records must not come back."""
     with Reader(disk, each.name) as file:
-        marks = file.marks(each.whole)
-    if not check_words(marks, each.whole.salt)[1]:
-        return
-    # The name was given later than the header was written: renamed by hand, or the file's earlier life.
-    if each.named > each.whole.number:
-        each.standing = Standing.RECYCLED
-    elif find_later_life(marks, each.whole.salt, _LIVES_MAX):
-        each.standing = Standing.SUCCEEDED
+        if check_words(file.marks(each.whole), each.whole.salt)[1]:
+            each.standing = Standing.RECYCLED
 
 
 def _tell_generations_apart(found: list[Found]) -> None:

@@ -165,7 +165,6 @@ TABLE: Final[tuple[Row, ...]] = (
     # What stands beside the log.
     Row((Step.REMOVE_OBSOLETE,), _GOOD, _of(Standing.REPLACED)),
     Row((Step.SET_FILE_ASIDE,), _GOOD, _of(Standing.TWIN)),
-    Row((Step.REMOVE_OBSOLETE,), _GOOD, _of(Standing.SUCCEEDED)),
     Row((Step.REMOVE_OBSOLETE,), _GOOD, _of(Standing.RECYCLED), later=_SILENT),
     Row((Step.SET_FILE_ASIDE,), _GOOD, _of(Standing.RECYCLED), later=_VOUCHES),
     # A good footer vouches for every record, whatever is around it.

@@ -170,19 +170,16 @@ class Segment:
         return self.map.live == 0 and self.map.mapped and self.footer is None and self._readers == 0 and not self._retired and not self.abandoned
 
     @classmethod
-    def reincarnate(cls, old: Segment, *, number: int, base_sequence: int, previous_end: int, now_ns: int, barrier: bool) -> Segment:
+    def reincarnate(cls, old: Segment, *, number: int, base_sequence: int, previous_end: int, now_ns: int) -> Segment:
         """A segment in the file, pages and mapping of a consumed one: no page is touched for the first time, no block allocated.
 
-        The header goes first: from then on none of the old records checks, so that settle marks may be reset without bringing one back. Across a power cut that
-        takes more: the new salt follows from the old one, so that marks of a new life under the header of an old one, which only a power cut can leave, tell recovery that everything
-        in the old one had been settled. A `barrier` (a sync) between the two spares it the question.
+        The header goes first, and is synced: from then on none of the old records checks, so that settle marks may be reset without bringing one back.
         """
-        salt = layout.next_salt(old.header.salt)
+        salt = int.from_bytes(os.urandom(4), "little")
         header = old.header._replace(salt=salt, number=number, through=number, base_sequence=base_sequence, previous_end=previous_end, created_ns=now_ns)
         fd = old.fd()
         old.disk.pwrite(fd, header.pack(), 0)
-        if barrier:
-            old.disk.datasync(fd)
+        old.disk.datasync(fd)
         segment = cls(old.disk, old.name, header, old.allocated, fd, plain=False)
         segment.map.take_over(old.map)
         old._fd = None
