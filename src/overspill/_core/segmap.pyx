@@ -188,6 +188,11 @@ cdef class SegmentMap:
         if zero:
             self._back_all(fd)
 
+    def back(self, int fd):
+        """Write zeros to, and back with pages, a record area that holds nothing yet. Drops the GIL for all of it."""
+        if self.body != NULL and self.tail == self.records_start:
+            self._back_all(fd)
+
     def take_over(self, SegmentMap old not None):
         """Go on in the memory of a segment that was consumed while it was mapped: same file, same areas, another salt. The old one reads as settled from now on."""
         if old.live != 0 or old.body == NULL or old.head == NULL or old.plain or self.plain or old.records_start != self.records_start or old.file_size != self.file_size:

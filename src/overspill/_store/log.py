@@ -64,6 +64,8 @@ class Log:
         self.segments: dict[int, Segment] = {}
         self.active: Segment | None = None
         self.next: Segment | None = None
+        self._begun: Segment | None = None
+        """The next segment's file, before its pages are backed."""
         self.used_bytes = FOLDER_OVERHEAD
         self.broken: BaseException | None = None
         self.unsealed: list[Segment] = []
@@ -110,7 +112,7 @@ class Log:
         """About how many bytes of records still fit: in the active segment, and in what may be made of the free budget."""
         share = 1 - layout.geometry(self._largest).records_start / self._largest - 1024 / self._largest
         active = self.active.map.room() if self.active is not None else 0
-        waiting = self.next.allocated if self.next is not None else 0
+        waiting = sum(segment.allocated for segment in (self.next, self._begun) if segment is not None)
         held = sum(spare.allocated for spare in self._spares)
         return active + int(max(0, self.free_bytes + waiting + held) * max(0.0, share) * 0.95)
 
@@ -140,7 +142,7 @@ class Log:
             if fresh is None and self.next is not None and self.next.allocated >= least:
                 taken, self.next = self.next, None
         if fresh is None:
-            fresh = taken or self._prepare_for(least)
+            fresh = taken or self._take_begun(least) or self._prepare_for(least)
             try:
                 fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
             except OSError as error:
@@ -155,7 +157,38 @@ class Log:
                 self.unsealed.append(old)
                 if old.map.live == 0:
                     self.emptied[old.number] = old
+        self._begin_next()
         return fresh
+
+    def _begin_next(self) -> None:
+        """Make the file of the segment after this one. What takes long, its zeros and pages, is left to the pump: it would wait for the interpreter lock at every call of the rest."""
+        with self._structure:
+            if self.next is not None or self._begun is not None or self._spares or self.free_bytes < 2 * self._planned:
+                return
+        try:
+            self._begun = self._prepare(self._planned, zero=False)
+        except (NoRoom, type(self.broken or NoRoom)):
+            return
+        self._planned = min(self._largest, self._planned * 2)
+
+    def _take_begun(self, least: int) -> Segment | None:
+        """The next segment although the pump has not come to it; its pages are backed as they are needed."""
+        if self._begun is None or self._begun.allocated < least or not self._preparing.acquire(blocking=False):
+            return None
+        try:
+            begun, self._begun = self._begun, None
+            return begun
+        finally:
+            self._preparing.release()
+
+    def _drop_begun(self) -> None:
+        if self._begun is not None and self._preparing.acquire(blocking=False):
+            try:
+                begun, self._begun = self._begun, None
+                if begun is not None:
+                    self._discard(begun)
+            finally:
+                self._preparing.release()
 
     def _reincarnate(self, least: int, number: int, base_sequence: int, previous_end: int) -> Segment | None:
         """The next segment in the place of a consumed one, if there is a spare that is large enough."""
@@ -202,6 +235,7 @@ class Log:
         planned = min(self._planned, SMALL_SEGMENT)
         if self.free_bytes < max(least, planned):
             self.drop_spares()
+            self._drop_begun()
         shortage: NoRoom | None = None
         for size in dict.fromkeys((max(least, planned), max(least, planned // 2), max(least, SMALLEST_SEGMENT), least)):
             if size <= self.free_bytes:
@@ -214,6 +248,7 @@ class Log:
             unfit, self.next = self.next, None
         if unfit is not None:
             self._discard(unfit)
+        self._drop_begun()
         if (least > self.free_bytes or shortage is not None) and self.active is not None and self.active.map.live == 0:
             self.retire(self.active)
         elif unfit is None and shortage is not None:
@@ -249,6 +284,16 @@ class Log:
         """Have the next segment ready before the active one is full. False if there is no room for it now."""
         with self._preparing:
             if self.next is not None or self.broken is not None or self._spares:
+                return True
+            if self._begun is not None:
+                begun = self._begun
+                try:
+                    begun.map.back(begun.fd())
+                except OSError as error:
+                    self.break_down(error)
+                    return False
+                with self._structure:
+                    self._begun, self.next = None, begun
                 return True
             if self.free_bytes < self._planned:
                 return False
@@ -471,13 +516,14 @@ class Log:
                 self._close_in_order(next_sequence)
         finally:
             with self._structure:
-                for segment in [*self.segments.values(), *self._spares, *([self.next] if self.next else [])]:
+                for segment in [*self.segments.values(), *self._spares, *filter(None, (self.next, self._begun))]:
                     segment.close()
 
     def _close_in_order(self, next_sequence: int) -> None:
         if self.next is not None:
             self._discard(self.next)
             self.next = None
+        self._drop_begun()
         self.drop_spares()
         segments = self.in_order()
         # The last segment stays even if nothing is left in it: it remembers the sequence number.
@@ -493,5 +539,5 @@ class Log:
 
     def abandon(self) -> None:
         """Let go of everything without touching the folder: after a fork, or a failed opening."""
-        for segment in [*self.segments.values(), *self._spares, *([self.next] if self.next else [])]:
+        for segment in [*self.segments.values(), *self._spares, *filter(None, (self.next, self._begun))]:
             segment.close()
