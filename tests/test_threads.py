@@ -149,6 +149,26 @@ def test_every_item_once_and_each_producers_items_in_its_order(q: HybridQueue) -
     assert len(q) == 0 and q.stats().balance == 0
 
 
+@pytest.mark.parametrize("options", [{"compression": "zstd"}, {"_plain": True}, {"overflow_strategy": OverflowStrategy.BY_PRIORITY}], ids=["zstd", "plain", "by_priority"])
+def test_takers_that_empty_a_line_while_it_spills(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Where enqueue takes the slow way, takers run between any two of its steps; many short histories find more than a long one."""
+    for attempt in range(20):
+        with HybridQueue(f"q{attempt}", tmp_path, memory_size=8, **options) as q:
+            n, taken = 300, []
+
+            def consume(q: HybridQueue = q, n: int = n, taken: list[tuple[int, int]] = taken) -> None:
+                for _ in range(n):
+                    taken.append(parsed(q.dequeue(timeout=PATIENCE_S)))
+
+            crew = Crew()
+            for producer in range(2):
+                crew.hire(lambda producer=producer, q=q: [q.enqueue(payload(producer, i)) for i in range(300)])
+                crew.hire(consume)
+            crew.finish()
+            assert sorted(taken) == [(producer, i) for producer in range(2) for i in range(n)]
+            assert q.stats().balance == 0 and list(q) == []
+
+
 def test_batches_of_several_threads_never_mix(q: HybridQueue) -> None:
     crew = Crew()
     rounds = items_for(q) // 20

@@ -18,7 +18,7 @@ from faults import CHANGING_VERBS, SHORT, FaultyDisk, faulty, recording, steppin
 
 from overspill import Durability, HybridQueue, KiB, MiB, QueueBroken, QueueClosed, QueueEmpty, QueueError, QueueFull
 
-from .ledger import Ledger, key_of
+from .ledger import Ledger
 from .test_power_cut import cut_and_judge
 from .worker import Worker, random_work
 
@@ -468,5 +468,3 @@ def test_no_room_at_every_call(fast_path: Path, seed: int, verb: str, plain: boo
                 for error in (errno.ENOSPC, SHORT) if verb == "pwrite" else (errno.ENOSPC,):
                     _one_shortage(fast_path / f"{at}{durability.name}{sticky}{error}", random.Random(seed), faulty(verb, at, error, sticky=sticky, armed=False, words=False), durability, plain)
 
-
-assert key_of

@@ -119,7 +119,10 @@ def from_the_page(_: Path) -> State:
         number=1,
         next_sequence=20,
     )
-    merged = oracle.write_segment([{"payload": b"copied", "sequence": 7, "flags": oracle.COPIED}, {"payload": b"copied too", "sequence": 12, "flags": oracle.COPIED}], number=3, through=5, salt=77, base_sequence=7)
+    merged = oracle.write_segment(
+        [{"payload": b"copied", "sequence": 7, "flags": oracle.COPIED}, {"payload": b"copied too", "sequence": 12, "flags": oracle.COPIED}],
+        number=3, through=5, salt=77, base_sequence=7,
+    )  # fmt: skip
     replaced = oracle.write_segment([{"payload": b"replaced", "sequence": 7}], number=4, salt=78, base_sequence=7)
     opened = oracle.write_segment(
         [{"payload": b"kept", "sequence": 30}, {"payload": b"half", "sequence": 31, "batch_left": 2}, {"payload": b"of a batch", "sequence": 32, "batch_left": 1}],

@@ -254,7 +254,7 @@ def test_items_of_many_segments_are_read_a_segment_at_a_time(folder: Folder, mon
     found = []
     for item in items(folder.path):
         found.append(item.payload)
-        open_at_once.append(sum(".seg" in os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")))
+        open_at_once.append(sum(str(folder.path) in os.readlink(f"/proc/self/fd/{fd}") and ".seg" in os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")))
     assert found == [b"item %d" % i for i in range(10, 400)]
     assert max(open_at_once) <= 2
 

@@ -87,7 +87,10 @@ class Disk:
             cls._sync_name_of(base)
             for part in missing:
                 base = cls._step_into(base, part, disk_path)
-            made = cls.make_folder(name, base)
+            try:
+                made = cls.make_folder(name, base)
+            except PermissionError as error:
+                raise UnsafeFolder(os.fspath(disk_path), f"it is not writable for this user, so {name!r} cannot be made in it") from error
             cls.sync(base)
             disk = cls._opened(name, base, shown, Access.OWN)
         finally:

@@ -167,7 +167,7 @@ class Log:
                 return
         try:
             self._begun = self._prepare(self._planned, zero=False)
-        except (NoRoom, type(self.broken or NoRoom)):
+        except NoRoom:
             return
         self._planned = min(self._largest, self._planned * 2)
 
