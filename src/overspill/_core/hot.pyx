@@ -554,8 +554,11 @@ cdef class HotQueue:
 
     @cython.final
     cdef bint fold_first(self, Lane lane) except -1:
-        cdef Entry *e = lane.first()
+        cdef Entry *e
         cdef PyObject *item
+        if lane.ring_n == 0:
+            return False
+        e = lane.first()
         if e.segment == NULL:
             return False
         if not e.gone:

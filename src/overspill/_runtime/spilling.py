@@ -90,9 +90,7 @@ class Spilling(Putting):
 
     def _spill_to(self, items: int, nbytes: int) -> int:
         """Spill until no more than this is resident; returns how many items were. Raises NoRoom if one must be staged and cannot be."""
-        if self.logs:
-            return self._spill_down(items, nbytes)
-        with self._head:  # nothing may leave its line between being looked at and being written
+        with self._head:  # nothing may leave its line between being looked at and being folded or written
             return self._spill_down(items, nbytes)
 
     def _spill_down(self, items: int, nbytes: int) -> int:

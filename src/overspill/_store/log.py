@@ -358,7 +358,10 @@ class Log:
                     if segment.retired:
                         continue
                     tail = segment.map.tail
-                    self.disk.datasync(segment.fd())
+                    with segment.held_open() as fd:
+                        if fd < 0:
+                            continue  # retired since we looked
+                        self.disk.datasync(fd)
                     if tail > segment.map.synced:
                         segment.map.synced = tail
                 if self._names_dirty:

@@ -216,7 +216,7 @@ class Segment:
                 self.disk.close_file(fd)
 
     @contextmanager
-    def _held_open(self) -> Iterator[int]:
+    def held_open(self) -> Iterator[int]:
         """The descriptor, which nobody closes meanwhile; -1 when the file is gone."""
         with self._reading:
             fd = -1 if self._retired and self._fd is None else self.fd()
@@ -240,12 +240,12 @@ class Segment:
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes of the file; fewer at its end, none when the file is gone."""
-        with self._held_open() as fd:
+        with self.held_open() as fd:
             return b"" if fd < 0 else self.disk.pread(fd, length, offset)
 
     def read_payload(self, offset: int, length: int) -> tuple[bytes | None, int]:
         """A large payload and its check code; (None, 0) where the file ends first."""
-        with self._held_open() as fd:
+        with self.held_open() as fd:
             if fd < 0:
                 return None, 0
             return read_payload(lambda view, at: self.disk.pread_into(fd, view, at), offset, length, self.header.salt)
@@ -254,7 +254,8 @@ class Segment:
         # Two threads may change one word: under the lock, each writes what the word holds now, so the last write is the newest.
         with self._word_lock:
             try:
-                self.disk.pwrite(self.fd(), map.first_part(offset, length), offset)
+                with self.held_open() as fd:
+                    self.disk.pwrite(fd, map.first_part(offset, length), offset)
             except OSError as error:
                 if self.on_failed is not None:
                     self.on_failed(error)
@@ -278,7 +279,10 @@ class Segment:
         if entry is None:
             return position, array("I"), self.version
         if priority not in self._vouched:
-            entry = self._check_index(entry)
+            self._check_index(entry)
+            entry = self.directory.get(priority)
+            if entry is None:  # nothing of this priority has survived
+                return position, array("I"), self.version
         if first:
             position = 0
             while True:
@@ -292,7 +296,7 @@ class Segment:
                     position += len(window)
         return position, self._index_window(entry, position), self.version
 
-    def _check_index(self, entry: layout.DirectoryEntry) -> layout.DirectoryEntry:
+    def _check_index(self, entry: layout.DirectoryEntry) -> None:
         """Before a lane's index is used for the first time: is it as it was written? If not, the records say what it must be."""
         if not entry.vouches_for(self.read(entry.index_start, entry.index_size), self.header.salt):
             assert self.footer is not None
@@ -308,15 +312,14 @@ class Segment:
                 self.on_rebuilt(self, self.map.live - left)
             self.map.live = left
             rebuilt, entries, footer = render_end(self.header, lanes, end, self.footer.next_sequence)
-            self.disk.pwrite(self.fd(), rebuilt, _aligned(end))
-            self.disk.truncate(self.fd(), _aligned(end) + len(rebuilt))
+            with self.held_open() as fd:
+                self.disk.pwrite(fd, rebuilt, _aligned(end))
+                self.disk.truncate(fd, _aligned(end) + len(rebuilt))
             self.rebuilt_indexes += 1
             self.directory = {entry.priority: entry for entry in entries}
             self.footer = footer
             self.version += 1
-            entry = self.directory[entry.priority]
         self._vouched.add(entry.priority)
-        return entry
 
     def holds_nothing(self) -> bool:
         """Whether everything in it is settled. Where an index was made anew because of damage, a lease from before may have been counted twice: look."""
@@ -395,16 +398,16 @@ class Segment:
         """
         if self.footer is not None or self._retired:
             return 0
-        fd = self.fd()
         tail = self.map.tail
         with self._shape:
             lanes = self._index_lanes()
             # Unmapped before it is synced: to clean mapped pages the kernel must interrupt every processor that may be storing into them.
             self.map.close_tail()
-        self.disk.datasync(fd)
-        end, entries, footer = render_end(self.header, lanes, tail, next_sequence)
-        self.disk.pwrite(fd, end, _aligned(tail))
-        self.disk.datasync(fd)
+        with self.held_open() as fd:
+            self.disk.datasync(fd)
+            end, entries, footer = render_end(self.header, lanes, tail, next_sequence)
+            self.disk.pwrite(fd, end, _aligned(tail))
+            self.disk.datasync(fd)
         size = _aligned(tail) + len(end)
         with self._shape:
             # A reader sees the lists or the index, never half of each.
@@ -412,7 +415,8 @@ class Segment:
             self.footer = footer
             self._lists.clear()
             self.version += 1
-        self.disk.truncate(fd, size)
+        with self.held_open() as fd:
+            self.disk.truncate(fd, size)
         given_back = self.allocated - layout.blocks(size)
         self.allocated = layout.blocks(size)
         return given_back
