@@ -7,7 +7,6 @@ import decimal
 import enum
 import json
 import uuid
-import zoneinfo
 from typing import Any
 
 import msgspec

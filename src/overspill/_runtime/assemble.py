@@ -9,7 +9,6 @@ import atexit
 import os
 import secrets
 import threading
-import time
 import uuid
 import weakref
 from collections import Counter, deque
@@ -22,9 +21,7 @@ from .._store.files import Disk
 from .._store.folder import FolderLock, Quarantine
 from .._store.log import Log, NoRoom
 from .._store.recovery import RecoveryReport, Recovered, recover
-from .._store.segment import Segment
 from ..codecs import codec_number
-from ..errors import QueueClosed
 from ..options import Durability, Options, OverflowStrategy, seconds
 from ..serializers import resolve
 from ..stats import QueueStats
@@ -227,7 +224,7 @@ class Assembled(Keeping):
             return
         if self._state == "closed":
             # Somebody else may have it by now: only who holds the lock may delete.
-            disk = type(self._disk or Disk).open_folder(os.path.join(self._options.disk_path, self._options.name or ""))
+            disk = Disk.open_folder(os.path.join(self._options.disk_path, self._options.name or ""))
             try:
                 lock = FolderLock(disk)
                 try:

@@ -6,7 +6,6 @@ changes of the lines), then the log's own. Callbacks of the user run under none 
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any

@@ -140,6 +140,7 @@ class Taking(Parts):
         if self._options.on_expired is not None:
             if not claim.has_payload:
                 map, offset = self._locate(claim)
+                assert map is not None  # only a record's payload can be away from memory
                 payload = map.owner.recall(offset)  # before it is settled: then its segment may go
                 if payload is not None:
                     claim.fill_in(payload)
@@ -227,7 +228,7 @@ class Taking(Parts):
             self._pump.at(until, self)
 
     def _end_lease(self, token: int, verb: str) -> Claim:
-        claim = self._leases.end(token)
+        claim: Claim | None = self._leases.end(token)
         if claim is None:
             raise LeaseExpired(
                 f"{verb} came too late: the lease had ended and the item may be with somebody else", where=self._options.name,
@@ -347,6 +348,7 @@ class Taking(Parts):
         """A copy taken from memory may be a stub: read its payload, if it has not left meanwhile."""
         if not claim.has_payload:
             map, offset = self._locate(claim)
+            assert map is not None  # only a record's payload can be away from memory
             if map.settled(offset):
                 return
             payload = map.owner.recall(offset)
@@ -364,7 +366,7 @@ class Taking(Parts):
         self._cursors.add(reader)
         try:
             while True:
-                claims = []
+                claims: list[Claim] = []
                 with self._head:
                     while len(claims) < _READ_AT_ONCE and sum(claim.nbytes for claim in claims[-1:]) < _READ_BYTES:
                         claim = self._read(cursor)

@@ -193,7 +193,7 @@ class Quarantine:
             while name in listed:
                 again += 1
                 name = f"{file}+{again}"
-            length = {name: size for name, size in self._disk.listing()}[file]
+            length = dict(self._disk.listing())[file]
             self._report(aside, file=name, segment=file, offset=0, length=length, reason=reason)
             self._disk.rename(file, name, aside)
             aside.sync_folder()  # before the other one: in two places after a power cut, never in none

@@ -23,7 +23,7 @@ from ..errors import CorruptedData
 from . import layout
 from .files import Access, Disk
 from .layout import Kind
-from .observation import Ending, Found, Header, Known, Reader, Standing, Tail, observe, read_records
+from .observation import Ending, Found, Header, Known, Reader, Standing, observe, read_records
 from .recovery import JOINS, Step, decide
 
 __all__ = ["Inspection", "Problem", "SegmentView", "StoredItem", "inspect", "items"]

@@ -201,7 +201,7 @@ class Footer(NamedTuple):
             return Unreadable.ABSENT
         if len(block) < FOOTER.size:
             return Unreadable.BAD
-        magic, *fields, _reserved, crc = FOOTER.unpack(block)
+        _magic, *fields, _reserved, crc = FOOTER.unpack(block)
         footer = Footer(*fields)
         own_name = FOOTER_MAGIC + header.number.to_bytes(8, "little")
         if crc != crc32c(block[:_CRC_AT], header.salt):

@@ -56,7 +56,10 @@ class NoRoom(Exception):
 class Log:
     """The segments of an open queue."""
 
-    def __init__(self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, recycles: bool, now_ns: Callable[[], int], on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, recycles: bool, now_ns: Callable[[], int],
+        on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None],
+    ) -> None:
         self.disk = disk
         self.queue = queue
         self.max_bytes = max_bytes

@@ -318,7 +318,7 @@ class Found:
     directory: tuple[layout.DirectoryEntry, ...] = ()
     reading: Reading | None = None
     """What its records are; None if the footer says so."""
-    marks: Marks = Marks(0, 0)
+    marks: Marks = Marks(0, 0)  # noqa: RUF009 - a tuple
     version: int = 0
     """Of a segment that is newer than this code."""
     missing_bytes: int = 0
