@@ -136,7 +136,6 @@ def test_the_family_of_errors() -> None:
     assert issubclass(overspill.NotSerializable, TypeError)
 
 
-@pytest.mark.xfail(strict=True, reason="the fields of the compiled core show through: q.next_sequence, q.hot_in, q.soft_items, …")
 def test_nothing_else_is_public_by_accident() -> None:
     public = {name for name in dir(HybridQueue) if not name.startswith("_")}
     assert public - set(VERBS) - PROPERTIES <= BESIDE_THE_CONTRACT

@@ -149,7 +149,7 @@ def threads() -> Any:
 def test_waiting_consumers_are_told_when_the_queue_closes(tiny_place: Place, threads: Any, wait: Any) -> None:
     q = tiny_place.open()
     outcomes = [threads(lambda: wait(q)) for _ in range(3)]
-    until(lambda: q.takers == 3)
+    until(lambda: q._n_takers == 3)
     q.close()
     threads.join()
     assert [type(outcome[0]) for outcome in outcomes] == [QueueClosed] * 3
@@ -215,7 +215,7 @@ def test_an_item_returned_during_a_drain_goes_to_another_consumer(tiny_place: Pl
     q.enqueue("second chance")
     delivery = q.lease()
     other = threads(q.dequeue)
-    until(lambda: q.takers == 1)
+    until(lambda: q._n_takers == 1)
     threads(lambda: q.close(drain=30))
     until(lambda: q.closed)
     delivery.nack()
@@ -229,7 +229,7 @@ def test_a_producer_that_waits_for_room_is_told(memory_place: Place, threads: An
     q = memory_place.open(memory_size=1, when_full=WhenFull.BLOCK)
     q.enqueue("full")
     waiting = threads(lambda: q.enqueue("waits for room"))
-    until(lambda: q.makers == 1)
+    until(lambda: q._n_makers == 1)
     q.close()
     threads.join()
     assert type(waiting[0]) is QueueClosed

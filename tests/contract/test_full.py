@@ -246,7 +246,7 @@ def test_a_timeout_makes_any_policy_wait_that_long_for_room(memory_place: Place)
     done = threading.Event()
 
     def make_room() -> None:
-        while not q.makers:
+        while not q._n_makers:
             done.wait(0.001)
         q.dequeue()
 

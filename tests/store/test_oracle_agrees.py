@@ -136,7 +136,7 @@ def test_a_queue_reads_what_the_oracle_wrote(segments: list[tuple[list[dict[str,
         expected = oracle.live_items(path / "q")
         with HybridQueue("q", path, _plain=plain, _background=False) as q:
             assert q.recovery is not None and not q.recovery.quarantined and not q.recovery.torn_bytes
-            assert q.next_sequence >= sequence
+            assert q._next_sequence >= sequence
             assert list(q) == [item.payload for item in expected]
             for item in expected[: len(expected) // 2]:
                 with q.lease(0) as delivery:

@@ -72,41 +72,41 @@ class Claim:
 class HotQueue:
     """What the hot verbs touch; the runtime's class derives from it."""
 
-    soft_items: int
-    soft_bytes: int
-    budget_items: int
-    budget_bytes: int
-    hot_in: bool
-    hot_out: bool
-    commits: bool
-    logs: bool
-    spills_oldest: bool
-    takes_bytes: bool
-    takes_str: bool
-    tail_map: SegmentMap | None
-    next_sequence: int
-    id_base: int
-    frozen_ns: int
-    ttl_ns: int
-    max_item_size: int
-    poke_at: int
-    takers: int
-    makers: int
-    low_items: int
-    low_bytes: int
-    n_enqueued: int
-    n_dequeued: int
-    n_expired: int
-    n_spilled: int
+    _soft_items: int
+    _soft_bytes: int
+    _budget_items: int
+    _budget_bytes: int
+    _hot_in: bool
+    _hot_out: bool
+    _commits: bool
+    _logs: bool
+    _spills_oldest: bool
+    _takes_bytes: bool
+    _takes_str: bool
+    _tail_map: SegmentMap | None
+    _next_sequence: int
+    _id_base: int
+    _frozen_ns: int
+    _ttl_ns: int
+    _max_item_size: int
+    _poke_at: int
+    _n_takers: int
+    _n_makers: int
+    _low_items: int
+    _low_bytes: int
+    _n_enqueued: int
+    _n_dequeued: int
+    _n_expired: int
+    _n_spilled: int
 
     @property
-    def waiting(self) -> int: ...
+    def _waiting(self) -> int: ...
     @property
-    def resident(self) -> int: ...
+    def _resident(self) -> int: ...
     @property
-    def resident_bytes(self) -> int: ...
+    def _resident_bytes(self) -> int: ...
     @property
-    def out(self) -> set[int]: ...
+    def _out(self) -> set[int]: ...
     @property
     def size(self) -> int: ...
     @property
@@ -138,7 +138,7 @@ class HotQueue:
     def dequeue(self, timeout: float | timedelta | None = None) -> Any: ...
     def try_dequeue(self) -> Any: ...
     def dequeue_batch(self, max_items: int | None = None, *, timeout: float | timedelta | None = 0) -> list[Any]: ...
-    def now_ns(self) -> int: ...
+    def _now_ns(self) -> int: ...
 
     # What the runtime calls.
     def _claim(self) -> Claim | None: ...

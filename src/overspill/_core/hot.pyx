@@ -4,9 +4,9 @@
 interpreter lock, takes no lock and makes no system call; if anything is unusual it has changed nothing yet and calls the `_…_slow` method of
 the runtime, which decides. So every rule lives once: here if it runs per item, above if it is policy.
 
-The runtime switches the hot ways off (`hot_in`, `hot_out`) while it holds the tail or the head of the queue over a call that drops the interpreter lock.
+The runtime switches the hot ways off (`_hot_in`, `_hot_out`) while it holds the tail or the head of the queue over a call that drops the interpreter lock.
 
-I3: `waiting` counts the items in line, `resident` and `resident_bytes` those whose payload is in memory; they change where an entry enters or leaves, nowhere else.
+I3: `_waiting` counts the items in line, `_resident` and `_resident_bytes` those whose payload is in memory; they change where an entry enters or leaves, nowhere else.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -135,38 +135,38 @@ cdef class HotQueue:
     cdef list lanes
     cdef PyObject *lane_at[256]
     cdef uint64_t nonempty[4]
-    cdef readonly int64_t waiting
-    cdef readonly int64_t resident
-    cdef readonly int64_t resident_bytes
-    cdef public int64_t soft_items, soft_bytes        # crossing these asks for attention: a pressure threshold or the budget
-    cdef public int64_t budget_items, budget_bytes    # spilling begins above these
-    cdef public bint hot_in, hot_out
-    cdef public bint commits                          # POWER: no operation returns before a sync covers it
-    cdef public bint logs                             # every operation is in the log before it returns
-    cdef public bint spills_oldest                    # the strategy is one that runs here
-    cdef public bint takes_bytes, takes_str           # the serializer leaves these as they are
-    cdef public SegmentMap tail_map
-    cdef public uint64_t next_sequence
-    cdef public uint64_t id_base
+    cdef readonly int64_t _waiting
+    cdef readonly int64_t _resident
+    cdef readonly int64_t _resident_bytes
+    cdef public int64_t _soft_items, _soft_bytes      # crossing these asks for attention: a pressure threshold or the budget
+    cdef public int64_t _budget_items, _budget_bytes  # spilling begins above these
+    cdef public bint _hot_in, _hot_out
+    cdef public bint _commits                         # POWER: no operation returns before a sync covers it
+    cdef public bint _logs                            # every operation is in the log before it returns
+    cdef public bint _spills_oldest                   # the strategy is one that runs here
+    cdef public bint _takes_bytes, _takes_str         # the serializer leaves these as they are
+    cdef public SegmentMap _tail_map
+    cdef public uint64_t _next_sequence
+    cdef public uint64_t _id_base
     cdef int64_t id_ns                                # the time that `id_high` is of
     cdef uint64_t id_high                             # first half of the ids given at that time
-    cdef public int64_t frozen_ns                     # tests: the time; 0 = the clock's
-    cdef public int64_t ttl_ns                        # default time to live; 0 = for ever
-    cdef public int64_t max_item_size
-    cdef public uint64_t poke_at                      # tail offset at which the pump should have more pages backed
-    cdef public int64_t takers, makers                # who waits for an item, who for room
-    cdef public int64_t low_items, low_bytes          # falling to these asks for attention, too: pressure has eased; -1 = never
-    cdef readonly set out                             # sequence numbers of items out of line and not yet settled
-    cdef public uint64_t n_enqueued, n_dequeued, n_expired, n_spilled
+    cdef public int64_t _frozen_ns                    # tests: the time; 0 = the clock's
+    cdef public int64_t _ttl_ns                       # default time to live; 0 = for ever
+    cdef public int64_t _max_item_size
+    cdef public uint64_t _poke_at                     # tail offset at which the pump should have more pages backed
+    cdef public int64_t _n_takers, _n_makers          # who waits for an item, who for room
+    cdef public int64_t _low_items, _low_bytes        # falling to these asks for attention, too: pressure has eased; -1 = never
+    cdef readonly set _out                            # sequence numbers of items out of line and not yet settled
+    cdef public uint64_t _n_enqueued, _n_dequeued, _n_expired, _n_spilled
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         self.lanes = [None] * 256
-        self.next_sequence = 1
-        self.soft_items = self.soft_bytes = self.budget_items = self.budget_bytes = NO_LIMIT
-        self.poke_at = <uint64_t>-1
-        self.low_items = self.low_bytes = -1
-        self.out = set()
+        self._next_sequence = 1
+        self._soft_items = self._soft_bytes = self._budget_items = self._budget_bytes = NO_LIMIT
+        self._poke_at = <uint64_t>-1
+        self._low_items = self._low_bytes = -1
+        self._out = set()
 
     # --- the public verbs
 
@@ -179,7 +179,7 @@ cdef class HotQueue:
         Raises `QueueFull`, `QueueClosed`, `QueueBroken`, `RateLimited`, `ItemTooLarge`, `NotSerializable`; then the item is not in the queue.
         """
         cdef long level = NORMAL
-        if self.hot_in and ttl is None and delay is None and durability is None:
+        if self._hot_in and ttl is None and delay is None and durability is None:
             if not PyLong_CheckExact(priority):
                 if not PyLong_Check(priority) or PyBool_Check(priority):
                     level = -1
@@ -188,7 +188,7 @@ cdef class HotQueue:
             else:
                 level = PyLong_AsLong(priority)
             if 0 <= level <= 255 and self.put_hot(item, <uint8_t>level):
-                if self.commits:
+                if self._commits:
                     self._covered()
                 return
         self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
@@ -199,16 +199,16 @@ cdef class HotQueue:
         Waits up to `timeout` seconds for one (None: for ever), then raises `QueueEmpty`. Raises `QueueClosed` when the queue is closed and nothing is left.
         """
         cdef Entry e
-        if self.hot_out and self.take_hot(&e, True):
+        if self._hot_out and self.take_hot(&e, True):
             self.settle_entry(&e)
-            self.n_dequeued += 1
-            if self.makers:
+            self._n_dequeued += 1
+            if self._n_makers:
                 self._room_made()
-            if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+            if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
                 self._eased()
             item = <object>e.item
             Py_DECREF(item)
-            if self.commits:
+            if self._commits:
                 self._covered()
             return item
         return self._dequeue_slow(timeout)
@@ -216,16 +216,16 @@ cdef class HotQueue:
     def try_dequeue(self):
         """As `dequeue`, but never waits: raises `QueueEmpty` at once."""
         cdef Entry e
-        if self.hot_out and self.take_hot(&e, True):
+        if self._hot_out and self.take_hot(&e, True):
             self.settle_entry(&e)
-            self.n_dequeued += 1
-            if self.makers:
+            self._n_dequeued += 1
+            if self._n_makers:
                 self._room_made()
-            if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+            if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
                 self._eased()
             item = <object>e.item
             Py_DECREF(item)
-            if self.commits:
+            if self._commits:
                 self._covered()
             return item
         return self._dequeue_slow(0)
@@ -236,11 +236,11 @@ cdef class HotQueue:
         Arguments and errors are those of `enqueue`.
         """
         cdef long level = -1
-        if self.hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
+        if self._hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
             if PyLong_Check(priority) and not PyBool_Check(priority):
                 level = PyLong_AsLong(priority)
             if 0 <= level <= 255 and self.put_batch_hot(items, <uint8_t>level):
-                if self.commits:
+                if self._commits:
                     self._covered()
                 return
         self._enqueue_batch_slow(items, priority, ttl, delay, durability, timeout)
@@ -253,30 +253,30 @@ cdef class HotQueue:
         cdef Entry e
         cdef Py_ssize_t n
         cdef list out
-        if not self.hot_out or not PyLong_CheckExact(max_items):
+        if not self._hot_out or not PyLong_CheckExact(max_items):
             return self._dequeue_batch_slow([], max_items, timeout)
         n = PyLong_AsLong(max_items)
         if n <= 0:
             return self._dequeue_batch_slow([], max_items, timeout)
         out = []
-        while n and self.hot_out and self.take_hot(&e, True):
+        while n and self._hot_out and self.take_hot(&e, True):
             self.settle_entry(&e)
-            self.n_dequeued += 1
+            self._n_dequeued += 1
             n -= 1
             PyList_Append(out, <object>e.item)
             Py_DECREF(<object>e.item)
-        if self.makers:
+        if self._n_makers:
             self._room_made()
-        if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
             self._eased()
-        if n == 0 or (self.waiting == 0 and out):
-            if self.commits and out:
+        if n == 0 or (self._waiting == 0 and out):
+            if self._commits and out:
                 self._covered()
             return out
         return self._dequeue_batch_slow(out, n, timeout)
 
     def __len__(self):
-        return self.waiting
+        return self._waiting
 
     def __bool__(self):
         return True
@@ -284,12 +284,12 @@ cdef class HotQueue:
     @property
     def size(self):
         """Items waiting, in memory and on disk; leased ones are not counted."""
-        return self.waiting
+        return self._waiting
 
     @property
     def disk_size(self):
         """Items that are only on disk."""
-        return self.waiting - self.resident
+        return self._waiting - self._resident
 
     # --- time
 
@@ -297,20 +297,20 @@ cdef class HotQueue:
     cdef inline int64_t now(self) noexcept:
         """Wall-clock nanoseconds, at the resolution of the kernel's tick (some ms): reading the exact clock would cost a fifth of an enqueue."""
         cdef timespec t
-        if self.frozen_ns:
-            return self.frozen_ns
+        if self._frozen_ns:
+            return self._frozen_ns
         clock_gettime(CLOCK_REALTIME_COARSE, &t)
         return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
     @cython.final
     cdef inline int64_t exact_now(self) noexcept:
         cdef timespec t
-        if self.frozen_ns:
-            return self.frozen_ns
+        if self._frozen_ns:
+            return self._frozen_ns
         clock_gettime(CLOCK_REALTIME, &t)
         return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
-    def now_ns(self):
+    def _now_ns(self):
         """Wall-clock time in nanoseconds, as expiry is judged by."""
         return self.exact_now()
 
@@ -340,9 +340,9 @@ cdef class HotQueue:
         cdef uint8_t kind
         cdef SegmentMap map
         cdef Lane lane
-        if PyBytes_CheckExact(item) and self.takes_bytes:
+        if PyBytes_CheckExact(item) and self._takes_bytes:
             p, n, kind = PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), KIND_RAW
-        elif PyUnicode_CheckExact(item) and self.takes_str:
+        elif PyUnicode_CheckExact(item) and self._takes_str:
             try:
                 p = PyUnicode_AsUTF8AndSize(item, &n)
             except UnicodeEncodeError:
@@ -350,25 +350,25 @@ cdef class HotQueue:
             kind = KIND_STR
         else:
             return 0
-        if n > SMALL_PAYLOAD or n > self.max_item_size or self.lane_at[priority] == NULL:
+        if n > SMALL_PAYLOAD or n > self._max_item_size or self.lane_at[priority] == NULL:
             return 0
         lane = <Lane>self.lane_at[priority]
-        if self.logs:
-            map = self.tail_map
+        if self._logs:
+            map = self._tail_map
             if map is None or not map.has_room(record_size(n), priority):
                 return 0
             self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority, 0, NULL)
             if not map.dirty:
                 self._dirtied(map)
-            if map.tail >= self.poke_at:
+            if map.tail >= self._poke_at:
                 self._poke()
         else:
-            if self.resident >= self.budget_items or self.resident_bytes + n > self.budget_bytes:
+            if self._resident >= self._budget_items or self._resident_bytes + n > self._budget_bytes:
                 return 0
             self.put_unlogged(lane, item, <uint32_t>n, kind, priority)
-        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+        if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self.over()
-        if self.takers:
+        if self._n_takers:
             self._wake_taker()
         return 1
 
@@ -378,24 +378,24 @@ cdef class HotQueue:
         cdef int64_t now = self.now()
         e.item = <PyObject *>item
         Py_INCREF(item)
-        e.sequence = self.next_sequence
-        self.next_sequence += 1
+        e.sequence = self._next_sequence
+        self._next_sequence += 1
         e.enqueued_ns = now
-        e.expiry_ns = now + self.ttl_ns if self.ttl_ns else 0
+        e.expiry_ns = now + self._ttl_ns if self._ttl_ns else 0
         if now != self.id_ns:
             self.new_tick(now)
         memcpy(e.id, &self.id_high, 8)
-        put_id_low(e.id, self.id_base + e.sequence)
+        put_id_low(e.id, self._id_base + e.sequence)
         e.nbytes, e.priority, e.kind = n, priority, kind
         e.flags = e.codec = e.packed = e.attempts = e.gone = 0
         e.direct = e.resident = 1
 
     @cython.final
     cdef inline void joined(self, Lane lane, uint32_t n) noexcept:
-        self.waiting += 1
-        self.resident += 1
-        self.resident_bytes += n
-        self.n_enqueued += 1
+        self._waiting += 1
+        self._resident += 1
+        self._resident_bytes += n
+        self._n_enqueued += 1
         self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
 
     @cython.final
@@ -437,16 +437,16 @@ cdef class HotQueue:
         cdef object item
         for i in range(PySequence_Fast_GET_SIZE(items)):
             item = <object>PySequence_Fast_GET_ITEM(items, i)
-            if PyBytes_CheckExact(item) and self.takes_bytes:
+            if PyBytes_CheckExact(item) and self._takes_bytes:
                 n = PyBytes_GET_SIZE(item)
-            elif PyUnicode_CheckExact(item) and self.takes_str:
+            elif PyUnicode_CheckExact(item) and self._takes_str:
                 try:
                     PyUnicode_AsUTF8AndSize(item, &n)
                 except UnicodeEncodeError:
                     return False
             else:
                 return False
-            if n > SMALL_PAYLOAD or n > self.max_item_size:
+            if n > SMALL_PAYLOAD or n > self._max_item_size:
                 return False
             record_bytes[0] += record_size(n)
             payload_bytes[0] += n
@@ -472,13 +472,13 @@ cdef class HotQueue:
         cdef object item
         cdef uint64_t total = 0, at
         cdef int64_t total_bytes = 0
-        cdef SegmentMap map = self.tail_map
+        cdef SegmentMap map = self._tail_map
         cdef Lane lane
         cdef RecordHeader first
         if count == 0 or self.lane_at[priority] == NULL or not self.measure(items, &total, &total_bytes):
             return 0
         lane = <Lane>self.lane_at[priority]
-        if self.logs:
+        if self._logs:
             if map is None or not map.has_room(total + 4 * count, priority):
                 return 0
             lane.reserve(count)
@@ -494,10 +494,10 @@ cdef class HotQueue:
             map.publish(at, &first)
             if not map.dirty:
                 self._dirtied(map)
-            if map.tail >= self.poke_at:
+            if map.tail >= self._poke_at:
                 self._poke()
         else:
-            if self.resident + count > self.budget_items or self.resident_bytes + total_bytes > self.budget_bytes:
+            if self._resident + count > self._budget_items or self._resident_bytes + total_bytes > self._budget_bytes:
                 return 0
             for i in range(count):
                 item = <object>PySequence_Fast_GET_ITEM(items, i)
@@ -506,9 +506,9 @@ cdef class HotQueue:
                 else:
                     p = PyUnicode_AsUTF8AndSize(item, &n)
                     self.put_unlogged(lane, item, <uint32_t>n, KIND_STR, priority)
-        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+        if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self.over()
-        if self.takers:
+        if self._n_takers:
             self._wake_taker()
         return 1
 
@@ -516,8 +516,8 @@ cdef class HotQueue:
 
     @cython.final
     cdef int over(self) except -1:
-        if self.spills_oldest and self.soft_items >= self.budget_items and self.soft_bytes >= self.budget_bytes:
-            while self.resident > self.budget_items or self.resident_bytes > self.budget_bytes:
+        if self._spills_oldest and self._soft_items >= self._budget_items and self._soft_bytes >= self._budget_bytes:
+            while self._resident > self._budget_items or self._resident_bytes > self._budget_bytes:
                 if not self.spill_one():
                     self._relieve()
                     return 0
@@ -566,9 +566,9 @@ cdef class HotQueue:
         item = e.item
         e.item = NULL
         if e.resident:
-            self.resident -= 1
-            self.resident_bytes -= e.nbytes
-            self.n_spilled += 1
+            self._resident -= 1
+            self._resident_bytes -= e.nbytes
+            self._n_spilled += 1
             e.resident = 0
         lane.fold()
         Py_XDECREF(item)
@@ -619,7 +619,7 @@ cdef class HotQueue:
                 del lane.runs[0]
                 if lane.recovered:
                     lane.recovered -= 1
-            self.waiting -= 1
+            self._waiting -= 1
             self.left(lane)
             return 1
         if lane.ring_n == 0:
@@ -629,9 +629,9 @@ cdef class HotQueue:
             return 0
         out[0] = e[0]
         lane.pop()
-        self.waiting -= 1
-        self.resident -= 1
-        self.resident_bytes -= out.nbytes
+        self._waiting -= 1
+        self._resident -= 1
+        self._resident_bytes -= out.nbytes
         if lane.ring_n == 0:
             self.left(lane)
         return 1
@@ -652,7 +652,7 @@ cdef class HotQueue:
         map.mark(<uint64_t>e.offset8 * 8)
         if not map.dirty:
             self._dirtied(map)
-        if map.live == 0 and map is not self.tail_map:
+        if map.live == 0 and map is not self._tail_map:
             self._emptied(map)
         return 0
 
@@ -706,10 +706,10 @@ cdef class HotQueue:
             if out.gone:
                 Py_XDECREF(out.item)
                 continue
-            self.waiting -= 1
+            self._waiting -= 1
             if out.resident:
-                self.resident -= 1
-                self.resident_bytes -= out.nbytes
+                self._resident -= 1
+                self._resident_bytes -= out.nbytes
                 out.resident = 0
             if out.expiry_ns and out.expiry_ns <= self.exact_now():
                 self._expire(self.claim_of(out))
@@ -727,12 +727,12 @@ cdef class HotQueue:
         try:
             payload = map.owner.recall(<uint64_t>e.offset8 * 8)
         except BaseException:
-            self.waiting += 1
+            self._waiting += 1
             lane.give_back(e)
             self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
             raise
         if payload is None:
-            self.waiting += 1      # set_aside counts it out
+            self._waiting += 1      # set_aside counts it out
             self._set_aside_stub(map, <uint64_t>e.offset8 * 8)
             return False
         Py_INCREF(payload)
@@ -761,7 +761,7 @@ cdef class HotQueue:
 
     @cython.final
     cdef Claim claim_out(self, Entry *e):
-        self.out.add(e.sequence)
+        self._out.add(e.sequence)
         return self.claim_of(e)
 
     def _claim_from(self, uint8_t priority):
@@ -797,7 +797,7 @@ cdef class HotQueue:
     def _claim_hot(self):
         """Take the first item as a Claim if that needs no lock; else None."""
         cdef Entry e
-        if self.hot_out and self.take_hot(&e, False):
+        if self._hot_out and self.take_hot(&e, False):
             return self.claim_out(&e)
         return None
 
@@ -807,11 +807,11 @@ cdef class HotQueue:
         if claim.e.segment != NULL:
             claim.map = <SegmentMap>claim.e.segment
         if dequeued:
-            self.n_dequeued += 1
-        self.out.discard(claim.e.sequence)
-        if self.makers:
+            self._n_dequeued += 1
+        self._out.discard(claim.e.sequence)
+        if self._n_makers:
             self._room_made()
-        if self.resident <= self.low_items and self.resident_bytes <= self.low_bytes:
+        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
             self._eased()
 
     def _locate(self, Claim claim not None):
@@ -826,7 +826,7 @@ cdef class HotQueue:
         """Return a claimed item to its old place; the claim is spent."""
         cdef Lane lane = self.lane(claim.e.priority)
         cdef PyObject *item
-        self.out.discard(claim.e.sequence)
+        self._out.discard(claim.e.sequence)
         if claim.e.segment == NULL:
             keep_payload = True
         item = claim.e.item
@@ -837,10 +837,10 @@ cdef class HotQueue:
             item = NULL
             claim.e.resident = 1
         lane.give_back(&claim.e)
-        self.waiting += 1
+        self._waiting += 1
         if claim.e.resident:
-            self.resident += 1
-            self.resident_bytes += claim.e.nbytes
+            self._resident += 1
+            self._resident_bytes += claim.e.nbytes
         self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
         claim.e.item = NULL
         Py_XDECREF(item)
@@ -851,14 +851,14 @@ cdef class HotQueue:
         cdef Claim claim
         cdef int64_t resident
         while True:
-            resident = self.resident
-            expired = self.n_expired
+            resident = self._resident
+            expired = self._n_expired
             if not self.take(&e):
                 return None
             claim = self.claim_of(&e)
             result = claim.stored, claim.direct, claim.kind, claim.codec, claim.nbytes
             # Only what was in memory stays there: looking must not push anything else out.
-            self._give_back(claim, self.resident < resident and expired == self.n_expired)
+            self._give_back(claim, self._resident < resident and expired == self._n_expired)
             return result
 
     def _open_lane(self, uint8_t priority):
@@ -876,7 +876,7 @@ cdef class HotQueue:
 
     def _count_waiting(self, int64_t n):
         """Recovery and damage: n more (or fewer) items wait."""
-        self.waiting += n
+        self._waiting += n
 
     def _lanes(self):
         """The lanes that exist, highest priority first."""
@@ -889,10 +889,10 @@ cdef class HotQueue:
         if parcel.enqueued_ns == 0:
             parcel.enqueued_ns = self.now()
         if parcel.sequence == 0:
-            parcel.sequence = self.next_sequence
-            self.next_sequence += 1
+            parcel.sequence = self._next_sequence
+            self._next_sequence += 1
         if parcel.id is None:
-            put_id(id, parcel.enqueued_ns, self.id_base + parcel.sequence)
+            put_id(id, parcel.enqueued_ns, self._id_base + parcel.sequence)
             parcel.id = PyBytes_FromStringAndSize(<char *>id, 16)
         return 0
 
@@ -999,11 +999,11 @@ cdef class HotQueue:
                 e.ordinal = lane.ordinal
             slot = lane.push()
             slot[0] = e
-        self.waiting += 1
-        self.n_enqueued += 1
+        self._waiting += 1
+        self._n_enqueued += 1
         if e.resident:
-            self.resident += 1
-            self.resident_bytes += e.nbytes
+            self._resident += 1
+            self._resident_bytes += e.nbytes
         self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
 
     # --- what the engine's spill strategies call (the runtime holds the tail)
@@ -1152,9 +1152,9 @@ cdef class HotQueue:
         e.item = NULL
         e.resident = 0
         e.direct = 0
-        self.resident -= 1
-        self.resident_bytes -= e.nbytes
-        self.n_spilled += 1
+        self._resident -= 1
+        self._resident_bytes -= e.nbytes
+        self._n_spilled += 1
         Py_XDECREF(item)
 
     def _forget_heap(self):
@@ -1251,10 +1251,10 @@ cdef class HotQueue:
         claim = self.claim_of(e)
         e.item = NULL
         e.gone = 1
-        self.waiting -= 1
+        self._waiting -= 1
         if e.resident:
-            self.resident -= 1
-            self.resident_bytes -= e.nbytes
+            self._resident -= 1
+            self._resident_bytes -= e.nbytes
             e.resident = 0
             claim.e.resident = 0
         return claim
@@ -1262,14 +1262,14 @@ cdef class HotQueue:
     def _remove_cold(self, Claim seen not None):
         """Settle a cold record that `_read` showed; False if it has left its line meanwhile. Caller holds the head."""
         cdef SegmentMap map
-        if seen.e.segment == NULL or seen.e.sequence in self.out:
+        if seen.e.segment == NULL or seen.e.sequence in self._out:
             return False
         self.follow(&seen.e)
         map = <SegmentMap>seen.e.segment
         if map.is_marked(<uint64_t>seen.e.offset8 * 8):
             return False
         self.settle_entry(&seen.e)
-        self.waiting -= 1
+        self._waiting -= 1
         return True
 
     def _drop_runs(self, SegmentMap map not None):

@@ -51,9 +51,9 @@ class Assembled(Keeping):
         self._compression = codec_number(options.compression)
         self._log = self._disk = self._lock = self._quarantine = None
         self._pump = None
-        self._tail, self._head = Gate(self, "hot_in"), Gate(self, "hot_out")
-        self._takers = Waiters(lambda n: setattr(self, "takers", n))
-        self._makers = Waiters(lambda n: setattr(self, "makers", n))
+        self._tail, self._head = Gate(self, "_hot_in"), Gate(self, "_hot_out")
+        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n))
+        self._makers = Waiters(lambda n: setattr(self, "_n_makers", n))
         self._leases = Leases()
         self._limiter = Limiter(options.rate_limit) if options.rate_limit is not None else None
         self._dropped = Counter()
@@ -63,29 +63,29 @@ class Assembled(Keeping):
         self._compacting = threading.RLock()
         self._cursors = set()
         self._commit = GroupCommit(self._timed_sync)
-        self.max_item_size = options.max_item_size
-        self.ttl_ns = round(options.ttl * 1e9) if options.ttl else 0
-        self.id_base = secrets.randbits(61)
-        self.takes_bytes = options.serializer in ("auto", "raw")
-        self.takes_str = options.serializer in ("auto", "str")
+        self._max_item_size = options.max_item_size
+        self._ttl_ns = round(options.ttl * 1e9) if options.ttl else 0
+        self._id_base = secrets.randbits(61)
+        self._takes_bytes = options.serializer in ("auto", "raw")
+        self._takes_str = options.serializer in ("auto", "str")
         self._set_budget(options.memory_size, options.memory_limit)
-        self.spills_oldest = options.overflow_strategy is OverflowStrategy.OLDEST
+        self._spills_oldest = options.overflow_strategy is OverflowStrategy.OLDEST
         self._open_lane(128)
         if options.disk_path is not None:
             self._open_folder(options, disk_class, plain)
-        self.logs = self._log is not None and options.durability >= Durability.PROCESS
+        self._logs = self._log is not None and options.durability >= Durability.PROCESS
         self._state = "open"
         if background:
             self._pump = the_pump()
             self._pump.register(self)
         hot = self._log is None or not self._log.plain
-        self.commits = self._is_power()
+        self._commits = self._is_power()
         self._head.allow(hot)
         self._plain_items = (
             hot and self._limiter is None and (self._log is None or not self._compression) and options.overflow_strategy is not OverflowStrategy.LARGEST
         )
         self._tail.allow(self._plain_items)
-        if self.ttl_ns:
+        if self._ttl_ns:
             self._plan_sweep()
         _open_queues.add(self)
 
@@ -98,10 +98,10 @@ class Assembled(Keeping):
             if plain is None:
                 plain = not disk.preallocation_holds()
             quarantine = Quarantine(disk)
-            found = recover(disk, quarantine, plain=plain, now_ns=self.now_ns())
+            found = recover(disk, quarantine, plain=plain, now_ns=self._now_ns())
             log = Log(
                 disk, queue=found.queue or uuid.uuid4().bytes, max_bytes=options.max_disk_size, plain=plain,
-                recycles=options.durability is Durability.POWER, now_ns=self.now_ns, on_damage=self._damaged, on_rebuilt=self._rebuilt, on_broken=self._broke,
+                recycles=options.durability is Durability.POWER, now_ns=self._now_ns, on_damage=self._damaged, on_rebuilt=self._rebuilt, on_broken=self._broke,
             )
             log.adopt(found.segments, found.next_number, found.other_bytes)
             self._log, self._disk, self._lock, self._quarantine = log, disk, lock, quarantine
@@ -115,7 +115,7 @@ class Assembled(Keeping):
 
     def _take_over(self, found: Recovered) -> None:
         """Hand what recovery found to the lines: one run for each segment and priority."""
-        self.next_sequence = max(1, found.next_sequence)
+        self._next_sequence = max(1, found.next_sequence)
         lanes: dict[int, list[Run]] = {}
         for segment in found.segments:
             if segment.map.live == 0:
@@ -172,11 +172,11 @@ class Assembled(Keeping):
 
     def _stage_all(self) -> None:
         """MEMORY: write what is only in memory to the log. On a full disk the queue stays as it is, refusing new items: make room, take items out, and close again."""
-        if self._log is None or self._log.broken is not None or self.logs or self._destroys:
+        if self._log is None or self._log.broken is not None or self._logs or self._destroys:
             return
         try:
-            while self.resident:
-                if not self._spill_first(self._oldest_resident_lane(), self.resident):
+            while self._resident:
+                if not self._spill_first(self._oldest_resident_lane(), self._resident):
                     break
         except NoRoom as shortage:
             raise self._full_error(shortage) from None
@@ -212,8 +212,8 @@ class Assembled(Keeping):
             if claim is not None:
                 self._give_back(claim, False)
         self._stage_all()
-        self.tail_map = None
-        log.close(self.next_sequence)
+        self._tail_map = None
+        log.close(self._next_sequence)
 
     def destroy(self) -> None:
         """Close the queue and delete its folder with everything in it, damaged parts included. There is no way back."""
@@ -252,7 +252,7 @@ class Assembled(Keeping):
             return f"<{type(self).__name__} (not opened)>"
         state = "" if self._state == "open" else f", {self._state}"
         on_disk = f" + {self.disk_size:,} on disk only" if options.disk_path is not None else ""
-        return f"<{type(self).__name__} {options.name or 'in memory'!s}: {len(self):,} waiting = {self.resident:,} in memory{on_disk}{state}>"
+        return f"<{type(self).__name__} {options.name or 'in memory'!s}: {len(self):,} waiting = {self._resident:,} in memory{on_disk}{state}>"
 
     # --- what it says of itself
 
@@ -278,13 +278,13 @@ class Assembled(Keeping):
             disk_bytes = log.used_bytes if log is not None else 0
             oldest_ns = self._oldest_enqueued_ns() if log is None or self._state == "closed" or log.broken is not None else self._oldest_cold_ns()
             return QueueStats(
-                name=self._options.name, waiting=len(self), in_flight=len(self.out), memory_items=self.resident, memory_bytes=self.resident_bytes,
+                name=self._options.name, waiting=len(self), in_flight=len(self._out), memory_items=self._resident, memory_bytes=self._resident_bytes,
                 disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
                 disk_ratio=disk_bytes / log.max_bytes if log is not None else 0.0, pressure=self.pressure,
-                enqueued=self.n_enqueued + self._dropped_unseen, dequeued=self.n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,
-                expired=self.n_expired, dropped=dict(self._dropped), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
-                recovered=self._n_recovered, spilled=self.n_spilled, delayed=0,
-                oldest_age=None if not oldest_ns else max(0.0, (self.now_ns() - oldest_ns) / 1e9),
+                enqueued=self._n_enqueued + self._dropped_unseen, dequeued=self._n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,
+                expired=self._n_expired, dropped=dict(self._dropped), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
+                recovered=self._n_recovered, spilled=self._n_spilled, delayed=0,
+                oldest_age=None if not oldest_ns else max(0.0, (self._now_ns() - oldest_ns) / 1e9),
                 segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
                 sync_seconds_last=self._sync_last_s, sync_seconds_max=self._sync_max_s, sync_seconds_total=self._sync_total_s, recovery=self._recovery,
             )
@@ -313,8 +313,8 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     for queue in list(_open_queues):
         # The child shares files and mapping with its parent: whatever it did here would be done to the parent's queue.
-        queue.hot_in = queue.hot_out = False
-        queue._tail, queue._head = Gate(queue, "hot_in"), Gate(queue, "hot_out")
+        queue._hot_in = queue._hot_out = False
+        queue._tail, queue._head = Gate(queue, "_hot_in"), Gate(queue, "_hot_out")
     _open_queues.clear()
 
 

@@ -26,7 +26,7 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
     def attach(self, queue: Any) -> None:
-        queue.frozen_ns = 0
+        queue._frozen_ns = 0
 
 
 class ManualClock:
@@ -42,7 +42,7 @@ class ManualClock:
 
     def attach(self, queue: Any) -> None:
         self._queues.add(queue)
-        queue.frozen_ns = self.wall_ns
+        queue._frozen_ns = self.wall_ns
 
     def advance(self, seconds: float) -> None:
         """Time passes, and what is due by then is done before this returns."""
@@ -55,4 +55,4 @@ class ManualClock:
         """Only the wall clock is set forward, or back."""
         self.wall_ns += round(seconds * 1e9)
         for queue in list(self._queues):
-            queue.frozen_ns = self.wall_ns
+            queue._frozen_ns = self.wall_ns

@@ -64,7 +64,7 @@ class Keeping(Spilling, Taking):
         if not segment.retired and not self._log.spare(segment):
             self._log.emptied[segment.number] = segment
             self._soon()
-            if self.makers:
+            if self._n_makers:
                 self._makers.wake()
 
     def _room_made(self) -> None:
@@ -102,7 +102,7 @@ class Keeping(Spilling, Taking):
         assert self._log is not None
         self._log.broken = error
         self._log.broken = self._broken_error()
-        self.hot_in = self.hot_out = False
+        self._hot_in = self._hot_out = False
         self._tail.allowed = self._head.allowed = False
         self._takers.wake_all()
         self._makers.wake_all()
@@ -131,14 +131,14 @@ class Keeping(Spilling, Taking):
         assert self._log is not None
         if self._log.emptied:
             self._log.retire_emptied()
-            if self.makers:
+            if self._n_makers:
                 self._makers.wake()
 
     def _stay_ahead(self) -> None:
         """Have the next segment ready before this one is full."""
         assert self._log is not None
         active = self._log.active
-        if active is not None and self._state == "open" and self.poke_at == _POKED:
+        if active is not None and self._state == "open" and self._poke_at == _POKED:
             self._log.prepare_next()
 
     def _seal(self, now: float, due: list[float]) -> None:
@@ -152,7 +152,7 @@ class Keeping(Spilling, Taking):
         if now < self._seal_due:
             due.append(self._seal_due)
             return
-        if self._log.seal_next(self.next_sequence):
+        if self._log.seal_next(self._next_sequence):
             due.append(now)
         else:
             self._seal_due = None
@@ -166,7 +166,7 @@ class Keeping(Spilling, Taking):
             return
         self._sync_due = None
         # What was rolled meanwhile is sealed rather than synced: that comes to the same, and unmaps it first.
-        while self._log.seal_next(self.next_sequence):
+        while self._log.seal_next(self._next_sequence):
             pass
         self._timed_sync()
         if self._log.next_number == self._last_number:
@@ -237,7 +237,7 @@ class Keeping(Spilling, Taking):
         n = 0
         while True:
             with self._head:
-                expired = self._expired_in_memory(self.now_ns(), _SWEEP_MOST)
+                expired = self._expired_in_memory(self._now_ns(), _SWEEP_MOST)
                 for priority, sequence in expired:
                     claim = self._pull_out(priority, sequence)
                     if claim is not None:
@@ -251,19 +251,19 @@ class Keeping(Spilling, Taking):
         if self._log is None or self._options.on_expired is not None:
             return 0
         n = 0
-        now = self.now_ns()
+        now = self._now_ns()
         for segment in self._log.in_order():
             footer = segment.footer
             if footer is None or footer.count == 0 or footer.without_expiry or footer.greatest_expiry_ns > now:
                 continue
             with self._head:
-                if self._uses(segment.map) or any(self._locate(claim)[0] is segment.map for claim in self._leases.claims()) or self.out:
+                if self._uses(segment.map) or any(self._locate(claim)[0] is segment.map for claim in self._leases.claims()) or self._out:
                     continue
                 self._drop_runs(segment.map)
                 live = segment.map.live
                 segment.map.live = 0
                 self._count_waiting(-live)
-                self.n_expired += live
+                self._n_expired += live
                 n += live
             self._log.emptied[segment.number] = segment
         return n
@@ -271,12 +271,12 @@ class Keeping(Spilling, Taking):
     def _expire_cold(self) -> int:
         """Read every cold record and let the expired ones leave."""
         def expired(claim: Any) -> bool:
-            return bool(claim.expiry_ns) and claim.expiry_ns <= self.now_ns()
+            return bool(claim.expiry_ns) and claim.expiry_ns <= self._now_ns()
 
         return self._remove_cold_where(expired, self._count_expired)
 
     def _count_expired(self, claim: Any) -> None:
-        self.n_expired += 1
+        self._n_expired += 1
         if self._options.on_expired is not None:
             item = self._item_of(claim)
             self._tell_later(lambda: self._options.on_expired(item))  # type: ignore[misc]
@@ -326,7 +326,7 @@ class Keeping(Spilling, Taking):
             return 0
         before = self._log.used_bytes
         self.cleanup()
-        while self._log.seal_next(self.next_sequence):
+        while self._log.seal_next(self._next_sequence):
             pass
         while self._compact_step(0.5):
             pass
@@ -428,7 +428,7 @@ class Keeping(Spilling, Taking):
         if not callable(predicate):
             raise InvalidOption("predicate", predicate, "a callable that takes an item")
         n = 0
-        now = self.now_ns()
+        now = self._now_ns()
         for claim in self._waiting_claims():
             if (claim.expiry_ns and claim.expiry_ns <= now) or not predicate(self._item_of(claim)):
                 continue

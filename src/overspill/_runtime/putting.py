@@ -54,7 +54,7 @@ class Putting(Parts):
 
     def _batch_as_it_is(self, items: Iterable[Any], level: int) -> bool:
         """A batch that the hot way declined only because the segment was full, or a sync must follow, goes that way all the same."""
-        if not self._plain_items or not self.logs:
+        if not self._plain_items or not self._logs:
             return False
         total = self._plain_batch_bytes(items)
         if total <= 0:
@@ -91,8 +91,8 @@ class Putting(Parts):
 
     def _expiry(self, ttl: float | timedelta | None) -> int:
         """When an item enqueued now expires, in wall-clock ns; 0 = never."""
-        life_ns = self.ttl_ns if ttl is None else round(seconds("ttl", ttl, above_0=True) * 1e9)
-        return self.now_ns() + life_ns if life_ns else 0
+        life_ns = self._ttl_ns if ttl is None else round(seconds("ttl", ttl, above_0=True) * 1e9)
+        return self._now_ns() + life_ns if life_ns else 0
 
     def _delay(self, delay: float | timedelta | None) -> float | None:
         if delay is None:
@@ -228,7 +228,7 @@ class Putting(Parts):
         if shortage.device is not None:
             return QueueFull(f"the disk is full: {shortage.device.strerror}", where=where, hint="free some space; the queue goes on by itself then")
         if self._log is None:
-            return QueueFull(f"the memory tier is full ({self.resident:,} items) and there is no disk_path", where=where, hint="take something out, or give the queue a disk_path")
+            return QueueFull(f"the memory tier is full ({self._resident:,} items) and there is no disk_path", where=where, hint="take something out, or give the queue a disk_path")
         return QueueFull(
             f"max_disk_size is reached: {self._log.used_bytes:,} of {self._log.max_bytes:,} bytes are in use and {shortage.needed:,} more are needed",
             where=where, hint="take something out, raise max_disk_size, or choose another when_full",
@@ -238,7 +238,7 @@ class Putting(Parts):
         if self._log is not None:
             total = sum(record_length(len(parcel.payload)) for parcel in parcels)
             return self._log.fits_ever(total, len(parcels), len({parcel.priority for parcel in parcels}))
-        return len(parcels) <= self.budget_items and sum(parcel.nbytes for parcel in parcels) <= self.budget_bytes
+        return len(parcels) <= self._budget_items and sum(parcel.nbytes for parcel in parcels) <= self._budget_bytes
 
     def _drop(self, parcels: Sequence[Parcel], reason: str) -> None:
         self._dropped[reason] += len(parcels)
@@ -271,7 +271,7 @@ class Putting(Parts):
         """Write the parcels if the promise asks for it, let them join their lines, then spill what is over the budget. Raises NoRoom and has changed nothing."""
         segment, offsets = None, [0] * len(parcels)
         if self._log is not None and (
-            self.logs or promise >= Durability.PROCESS or any(parcel.nbytes > self.budget_bytes for parcel in parcels) or self._would_go_first(parcels)
+            self._logs or promise >= Durability.PROCESS or any(parcel.nbytes > self._budget_bytes for parcel in parcels) or self._would_go_first(parcels)
         ):
             segment, offsets = self._write(parcels)
         else:
@@ -282,27 +282,27 @@ class Putting(Parts):
         if segment is not None:
             if not segment.map.dirty:
                 self._dirtied(segment.map)
-            if segment.map.tail >= self.poke_at:
+            if segment.map.tail >= self._poke_at:
                 self._poke()
-        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+        if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self._relieve()
-        if self.takers:
+        if self._n_takers:
             self._wake_taker()
 
     def _make_room_in_memory(self, parcels: list[Parcel]) -> None:
         """A MEMORY queue spills before it takes more, so that a full disk refuses the new item and not an old one."""
         items, nbytes = len(parcels), sum(parcel.nbytes for parcel in parcels)
         if self._log is None:
-            if self.resident + items > self.budget_items or self.resident_bytes + nbytes > self.budget_bytes:
-                raise NoRoom(nbytes, max(0, self.budget_bytes - self.resident_bytes))
+            if self._resident + items > self._budget_items or self._resident_bytes + nbytes > self._budget_bytes:
+                raise NoRoom(nbytes, max(0, self._budget_bytes - self._resident_bytes))
             return
         # What is in memory must find its place on disk when the queue is closed.
-        needed = self.resident_bytes + nbytes + 80 * (self.resident + items)
+        needed = self._resident_bytes + nbytes + 80 * (self._resident + items)
         if needed > self._log.usable_bytes():
             self._log.retire_emptied()
             if needed > (room := self._log.usable_bytes()):
                 raise NoRoom(needed, room)
-        self._spill_to(max(0, self.budget_items - items), max(0, self.budget_bytes - nbytes))
+        self._spill_to(max(0, self._budget_items - items), max(0, self._budget_bytes - nbytes))
 
     def _would_go_first(self, parcels: list[Parcel]) -> bool:
         raise NotImplementedError
@@ -327,11 +327,11 @@ class Putting(Parts):
         segment = self._log.active
         if segment is not None and segment.map.appendable and self._fits(segment, total, records, priorities):
             return segment
-        segment = self._log.roll(total, records, len(priorities), self.next_sequence)
-        self.tail_map = segment.map
+        segment = self._log.roll(total, records, len(priorities), self._next_sequence)
+        self._tail_map = segment.map
         # A new header, perhaps over one that an earlier life of the file left: the next sync must cover it even before it holds a record.
         self._dirtied(segment.map)
-        self.poke_at = 0  # the next hot enqueue has the pump make the segment after this one
+        self._poke_at = 0  # the next hot enqueue has the pump make the segment after this one
         if not self._fits(segment, total, records, priorities):
             raise AssertionError("I8: a fresh segment must have room for what it was made for")
         return segment
@@ -394,7 +394,7 @@ class Putting(Parts):
 
     def _poke(self) -> None:
         """The tail has come so far that the next segment should be made ready."""
-        self.poke_at = (1 << 63) - 1
+        self._poke_at = (1 << 63) - 1
         self._soon()
 
     _dropped_unseen: int = 0

@@ -49,21 +49,21 @@ class Spilling(Putting):
         ratio = self._options.overflow_ratio
         self._memory_items = items
         self._memory_bytes = nbytes
-        self.budget_items = max(1, int(items * ratio))
-        self.budget_bytes = _NO_LIMIT if nbytes is None else max(1, int(nbytes * ratio))
+        self._budget_items = max(1, int(items * ratio))
+        self._budget_bytes = _NO_LIMIT if nbytes is None else max(1, int(nbytes * ratio))
         self._watch()
 
     def _usage(self) -> float:
         """Share of the memory budget in use: items or bytes, whichever is greater."""
-        usage = self.resident / self._memory_items
+        usage = self._resident / self._memory_items
         if self._memory_bytes is not None:
-            usage = max(usage, self.resident_bytes / self._memory_bytes)
+            usage = max(usage, self._resident_bytes / self._memory_bytes)
         return usage
 
     @property
     def memory_size(self) -> int:
         """Items resident in memory."""
-        return self.resident
+        return self._resident
 
     @property
     def pressure(self) -> float:
@@ -76,11 +76,11 @@ class Spilling(Putting):
     def _relieve(self) -> None:
         """Called when memory use has crossed what the core watches for: tell of the pressure, spill what is over the budget."""
         self._feel_pressure()
-        if self.resident > self.budget_items or self.resident_bytes > self.budget_bytes:
+        if self._resident > self._budget_items or self._resident_bytes > self._budget_bytes:
             if self._log is not None:
                 with self._tail:
                     try:
-                        self._spill_to(self.budget_items, self.budget_bytes)
+                        self._spill_to(self._budget_items, self._budget_bytes)
                     except NoRoom:
                         pass  # only what is not in the log yet stays; the next enqueue meets the full disk and says so
         self._watch()
@@ -95,10 +95,10 @@ class Spilling(Putting):
 
     def _spill_down(self, items: int, nbytes: int) -> int:
         spilled = 0
-        if self.resident > items and not self.logs and self._memory_items >= _CHUNKED_FROM:
+        if self._resident > items and not self._logs and self._memory_items >= _CHUNKED_FROM:
             items = max(0, items - self._memory_items // 16)
-        while self.resident > items or self.resident_bytes > nbytes:
-            n = self._spill_some(self.resident - items)
+        while self._resident > items or self._resident_bytes > nbytes:
+            n = self._spill_some(self._resident - items)
             if not n:
                 break
             spilled += n
@@ -136,7 +136,7 @@ class Spilling(Putting):
             description = self._find(priority, sequence)
             if description is None:
                 continue
-            if not self.logs and not self._logged(priority, sequence):
+            if not self._logs and not self._logged(priority, sequence):
                 self._stage(priority, [description])
             if self._forget(priority, sequence):
                 self._fold_stubs(priority)
@@ -145,25 +145,25 @@ class Spilling(Putting):
 
     def _note_sizes(self) -> None:
         """Enter what came in since the last look; built anew when most of the book has left."""
-        if self._by_size_upto == 0 or len(self._by_size) > 4 * self.resident + 64:
+        if self._by_size_upto == 0 or len(self._by_size) > 4 * self._resident + 64:
             self._by_size = []
             self._by_size_upto = 0
         first_new = self._by_size_upto
         for lane in self._lanes():
             for nbytes, sequence in self._ring_sizes(lane.priority, first_new):
                 heapq.heappush(self._by_size, (-nbytes, sequence, lane.priority))
-        self._by_size_upto = self.next_sequence
+        self._by_size_upto = self._next_sequence
 
     def _fold_stubs(self, priority: int) -> None:
         """Stubs at the front of a line need no memory at all: fold them. A line of too many stubs gives up its oldest resident item as well."""
         while self._first_is_stub(priority):
             self._fold_first(priority)
-        while self.logs and self._ring_length(priority) > 2 * self._memory_items + 1024:
+        while self._logs and self._ring_length(priority) > 2 * self._memory_items + 1024:
             self._fold_first(priority)
 
     def _would_go_first(self, parcels: list[Parcel]) -> bool:
         """MEMORY: whether the strategy would spill the newcomers rather than anything that is in memory; then they are logged at once."""
-        if self.resident + len(parcels) <= self.budget_items and self.resident_bytes + sum(parcel.nbytes for parcel in parcels) <= self.budget_bytes:
+        if self._resident + len(parcels) <= self._budget_items and self._resident_bytes + sum(parcel.nbytes for parcel in parcels) <= self._budget_bytes:
             return False
         strategy = self._options.overflow_strategy
         if strategy is OverflowStrategy.LARGEST:
@@ -231,20 +231,20 @@ class Spilling(Putting):
             raise InvalidOption("n", n, "an int from 0, or None for all")
         if self._log is None:
             return 0
-        before = self.resident
+        before = self._resident
         keep = 0 if n is None else max(0, before - n)
         with self._tail, self._head:
             try:
-                while self.resident > keep:
-                    if not self._spill_first(self._oldest_resident_lane(), self.resident - keep):
+                while self._resident > keep:
+                    if not self._spill_first(self._oldest_resident_lane(), self._resident - keep):
                         break
             except NoRoom as shortage:
-                if before == self.resident:
+                if before == self._resident:
                     raise self._full_error(shortage) from None
         self._feel_pressure()
         self._watch()
         self._tell()
-        return max(0, before - self.resident)
+        return max(0, before - self._resident)
 
     def flush_oldest(self, n: int) -> int:
         """Move the `n` oldest resident items out of memory; returns how many moved."""
@@ -258,9 +258,9 @@ class Spilling(Putting):
 
     def shrink_memory(self) -> int:
         """Move everything to disk and give the memory back; returns the bytes, payloads included."""
-        before = self.resident_bytes
+        before = self._resident_bytes
         self.flush_to_disk()
-        return before - self.resident_bytes + self.compact_memory()
+        return before - self._resident_bytes + self.compact_memory()
 
     def set_memory_limit(self, nbytes: int | None) -> None:
         """Change `memory_limit`; it holds when this returns (what is over it has been spilled)."""
@@ -309,20 +309,20 @@ class Spilling(Putting):
     def _watch(self) -> None:
         """Have the core call when the next threshold is crossed, up or down."""
         up = [t for s in self._subscriptions for t in s.thresholds if t not in s.crossed]
-        items, nbytes = self.budget_items, self.budget_bytes
+        items, nbytes = self._budget_items, self._budget_bytes
         if up:
             # "Above soft" is "at least threshold" for whole items.
             items = min(items, max(0, -int(-min(up) * self._memory_items // 1) - 1))
             if self._memory_bytes is not None:
                 nbytes = min(nbytes, max(0, -int(-min(up) * self._memory_bytes // 1) - 1))
-        self.soft_items, self.soft_bytes = items, nbytes
+        self._soft_items, self._soft_bytes = items, nbytes
         down = [t for s in self._subscriptions for t in s.crossed]
         if down:
             level = max(down) - _HYSTERESIS
-            self.low_items = int(level * self._memory_items)
-            self.low_bytes = _NO_LIMIT if self._memory_bytes is None else int(level * self._memory_bytes)
+            self._low_items = int(level * self._memory_items)
+            self._low_bytes = _NO_LIMIT if self._memory_bytes is None else int(level * self._memory_bytes)
         else:
-            self.low_items = self.low_bytes = -1
+            self._low_items = self._low_bytes = -1
 
     _memory_items: int = 1
     _memory_bytes: int | None = None

@@ -68,7 +68,7 @@ class Taking(Parts):
                     break
                 taken.append(item)
                 max_items -= 1
-                if max_items and self.hot_out and len(self):
+                if max_items and self._hot_out and len(self):
                     more = self.dequeue_batch(max_items)
                     taken.extend(more)
                     break
@@ -130,9 +130,9 @@ class Taking(Parts):
 
     def _return(self, claim: Claim) -> None:
         """Give a claim back to its old place, in memory if there is room."""
-        keep = self.resident < self.budget_items and self.resident_bytes + claim.nbytes <= self.budget_bytes
+        keep = self._resident < self._budget_items and self._resident_bytes + claim.nbytes <= self._budget_bytes
         self._give_back(claim, keep)
-        if self.takers:
+        if self._n_takers:
             self._takers.wake()
 
     def _expire(self, claim: Claim) -> None:
@@ -147,7 +147,7 @@ class Taking(Parts):
             if claim.has_payload:
                 self._tell_later(lambda: self._options.on_expired(self._item_of(claim)))  # type: ignore[misc]
         self._settle(claim)
-        self.n_expired += 1
+        self._n_expired += 1
 
     # --- lease
 
@@ -262,7 +262,7 @@ class Taking(Parts):
 
     def _keep_to_budget(self) -> None:
         """After something came back. Not under the head: spilling takes the tail, which comes first."""
-        if self.resident > self.soft_items or self.resident_bytes > self.soft_bytes:
+        if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self._relieve()
 
     def _nack_quietly(self, token: int, error: BaseException | None) -> None:
@@ -301,7 +301,7 @@ class Taking(Parts):
         try:
             with self._head:
                 seen = self._peek()
-            if self.takers and len(self):
+            if self._n_takers and len(self):
                 self._takers.wake()  # whoever looked while the item was out of line has gone to wait for it
             if seen is None:
                 if self._state != "open":
@@ -317,7 +317,7 @@ class Taking(Parts):
         Takes nothing. Memory: one reference per resident item, one read-ahead buffer for the disk.
         """
         self._refuse(taking=True)
-        return self._items_of(self._waiting_claims(), self.now_ns())
+        return self._items_of(self._waiting_claims(), self._now_ns())
 
     def _items_of(self, claims: Iterator[Claim], now_ns: int) -> Iterator[Any]:
         for claim in claims:

@@ -3,7 +3,7 @@
 Nothing polls. A waiter enters the line, looks once more (so that nothing that happened in between is missed), and sleeps until it is woken. Whoever was woken and
 leaves without taking what it was woken for wakes the next, so no wake-up is lost.
 
-The hot verbs look at a number only (`takers`, `makers` of the queue): it is the length of the line, kept here.
+The hot verbs look at a number only (`_n_takers`, `_n_makers` of the queue): it is the length of the line, kept here.
 """
 from __future__ import annotations
 
