@@ -153,6 +153,14 @@ def test_killed_holder_lets_go_at_once(tmp_path: Path, disk: Disk) -> None:
     lock.release()
 
 
+def test_released_lock_is_free_although_a_child_forked_a_moment_ago_still_has_its_descriptor(tmp_path: Path, disk: Disk) -> None:
+    lock = FolderLock(disk)
+    copy = os.dup(lock._fd)  # the same open file, as a fork hands it down
+    lock.release()
+    FolderLock(disk).release()
+    os.close(copy)
+
+
 def test_stopped_holder_is_named_without_waiting(tmp_path: Path, disk: Disk) -> None:
     with holder(tmp_path / "q") as process:
         process.send_signal(signal.SIGSTOP)

@@ -289,6 +289,10 @@ class Disk:
             return False
         return True
 
+    def unlock(self, fd: int) -> None:
+        """Give the `flock` back, also for a child that was forked meanwhile and has not yet closed its copy of the descriptor."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
     def close_file(self, fd: int) -> None:
         os.close(fd)
 

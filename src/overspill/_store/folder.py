@@ -75,6 +75,8 @@ class FolderLock:
                 return
             with suppress(OSError):
                 self._disk.truncate(fd, 0)  # nobody has it now, and nobody is named
+            with suppress(OSError):
+                self._disk.unlock(fd)  # closing alone would leave it with a child forked a moment ago
             self._disk.close_file(fd)
 
     def __del__(self) -> None:
