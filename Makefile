@@ -27,7 +27,7 @@ run: $(VENV)/has-demo
 	$(BIN)/overspill demo
 
 test: $(VENV)/has-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 bench: $(VENV)/has-bench
 	$(BIN)/python -m benchmarks

@@ -80,7 +80,7 @@ BAD = [
     *(("when_full", value) for value in ("raise", None, 1, OverflowStrategy.OLDEST)),
     *(("durability", value) for value in ("power", None, 2, True)),
     *(("sync_interval", value) for value in (0, -1, math.nan, math.inf, True, "1s", timedelta(0), timedelta(-1))),
-    *(("serializer", value) for value in ("yaml", None, 5, "", object())),
+    *(("serializer", value) for value in ("yaml", None, 5, "", ...)),
     *(("compression", value) for value in ("gzip", "", "none", 1, True, "ZSTD")),
     *(("ttl", value) for value in (0, -1, math.nan, math.inf, True, "5m", timedelta(0))),
     *(("max_item_size", value) for value in (0, -1, None, True, 1.0, 2 * GiB + 1)),

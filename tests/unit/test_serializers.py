@@ -181,8 +181,8 @@ VALUES = [
     timedelta(microseconds=-1),
     timedelta.resolution,
     uuid.UUID(int=0),
-    uuid.uuid4(),
-    uuid.uuid1(),
+    uuid.UUID("9f4c27fe-eb32-4158-98bb-4639fb4fa2c0"),
+    uuid.UUID("1a329f2e-e855-11f1-b127-02fc00000001"),
     uuid.UUID(int=7, is_safe=uuid.SafeUUID.unsafe),
     uuid.UUID(int=7, is_safe=uuid.SafeUUID.safe),
     Decimal("1.10"),
@@ -212,14 +212,20 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__} {value!r:.40}")
+def _name_of(value: object) -> str | None:
+    """What a test of this value is called; by its number where the text differs from one process of a run to the next, as of sets and of addresses."""
+    text = f"{type(value).__name__} {value!r:.40}"
+    return None if "set(" in repr(value) or isinstance(value, set) or type(value).__repr__ is object.__repr__ else text
+
+
+@pytest.mark.parametrize("value", VALUES, ids=_name_of)
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], lambda v: (v,), lambda v: {"k": [v, (v, {"k": v})]}], ids="1ltd")
 def test_auto_gives_back_the_same_type_and_the_same_value(value, wrap):
     item = wrap(value)
     assert_identical(through(item), item)
 
 
-@pytest.mark.parametrize("value", [v for v in VALUES if type(v).__hash__ and not isinstance(v, Decimal)], ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize("value", [v for v in VALUES if type(v).__hash__ and not isinstance(v, Decimal)], ids=_name_of)
 def test_auto_takes_whatever_is_hashable_as_a_key_and_in_a_set(value):
     for item in ({value: 1}, {"a": 0, value: [1]}, {value}, frozenset([value, "other"])):
         assert_identical(through(item), item)
@@ -751,7 +757,7 @@ def test_a_struct_a_dataclass_and_an_annotation_come_back_as_they_are():
         assert not codec.keeps_object(item)
 
 
-@pytest.mark.parametrize("item", [Job(1, []), {"id": 5}, User("x"), SubUser(1), None, User(2**70), Thing()], ids=repr)
+@pytest.mark.parametrize("item", [Job(1, []), {"id": 5}, User("x"), SubUser(1), None, User(2**70), Thing()], ids=_name_of)
 def test_what_could_not_be_given_back_as_its_type_is_not_accepted(item):
     with pytest.raises(NotSerializable, match="User|encode"):
         resolve(User).encode(item)
@@ -818,7 +824,7 @@ def test_a_serializer_must_return_bytes():
 # resolve.
 
 
-@pytest.mark.parametrize("bad", ["yaml", "AUTO", "", None, 5, object(), [], Thing, Reversed, b"auto"], ids=repr)
+@pytest.mark.parametrize("bad", ["yaml", "AUTO", "", None, 5, object(), [], Thing, Reversed, b"auto"], ids=_name_of)
 def test_what_is_no_serializer_is_an_invalid_option(bad):
     with pytest.raises(InvalidOption, match="^serializer=") as caught:
         resolve(bad)
@@ -838,14 +844,14 @@ def test_a_codec_resolves_to_itself():
     "value",
     [None, True, 5, 2**70, 1.5, 1j, "a", "ü", b"a", datetime(2024, 1, 1), datetime(2024, 1, 1, tzinfo=timezone.utc)]
     + [date.min, time(1), timedelta(1), uuid.UUID(int=1), Decimal(1)],
-    ids=repr,
+    ids=_name_of,
 )
 def test_immutable_values_of_exact_type_may_be_kept(value):
     assert keeps_object(value)
 
 
 @pytest.mark.parametrize(
-    "value", [[], (), {}, set(), frozenset(), bytearray(), Word("a"), Colour.RED, Point(1, 2), Thing(), "\ud800"], ids=repr
+    "value", [[], (), {}, set(), frozenset(), bytearray(), Word("a"), Colour.RED, Point(1, 2), Thing(), "\ud800"], ids=_name_of
 )
 def test_everything_else_may_not(value):
     assert not keeps_object(value)
