@@ -27,6 +27,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from overspill import cli
+from overspill.cli import program
 from overspill.demo import run as demo_run
 from overspill.demo.encoder import EncoderOrder, encode
 from overspill.demo.facts import Facts, Tiers, summary_fields, summary_lines
@@ -235,7 +236,7 @@ def test_a_missing_segment_makes_the_command_fail_and_say_so(places: Places, mon
 
 
 def test_a_missing_extra_is_a_sentence_that_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "av" else name)
+    monkeypatch.setattr(program, "find_spec", lambda name: None if name == "av" else name)
     ran = CliRunner().invoke(cli.main, ["demo"])
     assert ran.exit_code == 2
     assert 'needs av: pip install "overspill[demo]"' in ran.output

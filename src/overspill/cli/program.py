@@ -1,0 +1,150 @@
+"""What all commands share: how one is declared, how it ends, and what becomes of an error.
+
+Exit codes: 0 fine, 1 found damage or nothing to get, 2 misuse, or it could not be done (somebody else has the queue, the disk is full); 130 Ctrl-C. An error that a
+user can meet is one line on stderr, never a traceback. A reader that goes away (`| head`) ends a command quietly: what it left is still in the queue.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Final, TypeVar
+
+import click
+
+from ..errors import QueueError
+
+__all__ = ["FOUND", "INTERRUPTED", "MISUSE", "Failure", "Program", "command", "example", "json_option", "main", "print_json", "require_extra"]
+
+FOUND: Final = 1
+"""Damage was found, or there was nothing to get."""
+MISUSE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""As a shell says it of a command ended by Ctrl-C."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """Something a user can act on: one line, exit code 2."""
+
+    exit_code = MISUSE
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"overspill: {self.format_message()}", file=file, err=file is None)
+
+
+class Program(click.Group):
+    """`overspill`: commands under headings, and one place where every way to end is dealt with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections: dict[str, list[str]] = {}
+
+    def add_section(self, title: str, *commands: click.Command) -> None:
+        """Add commands below a heading of the help; a heading that is there already is gone on with."""
+        for each in commands:
+            self.add_command(each)
+            assert each.name is not None
+            self.sections.setdefault(title, []).append(each.name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in self.sections.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = formatter.width - 6 - max((len(name) for name in self.commands), default=0)
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            click.echo("\n".join(["stopped", *getattr(stopped, "__notes__", [])]), err=True)
+            raise SystemExit(INTERRUPTED) from None
+        except click.UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            told_by = error.ctx.command_path if error.ctx else ctx.command_path
+            raise Failure(f"{error.format_message().rstrip('.')} (see {told_by} --help)") from None
+        except QueueError as error:
+            raise Failure(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                leave_quietly()
+            raise Failure(_said(error)) from None
+
+
+def leave_quietly() -> None:
+    """Whoever read our output has gone. Nothing is written to it any more, not even by the interpreter on its way out."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
+def _said(error: OSError) -> str:
+    about = error.filename if error.filename is not None else None
+    text = error.strerror or str(error)
+    return f"{os.fsdecode(about)}: {text}" if about is not None else text
+
+
+class Command(click.Command):
+    """A command whose help ends in an example."""
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+        self.epilog = _epilog(example)
+
+
+def _epilog(example: str) -> str:
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in example.splitlines())
+
+
+def command(name: str | None = None, *, example: str) -> Callable[[Callable[..., Any]], Command]:
+    """Declare a command. `example`: the last lines of its help, a shell command that a test runs."""
+
+    def declare(function: Callable[..., Any]) -> Command:
+        return click.command(name, cls=Command, example=example)(function)
+
+    return declare
+
+
+def example(line: str) -> str:
+    """The last words of the help of a group, which `command` writes by itself."""
+    return _epilog(line)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(function)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+class MissingExtra(Failure):
+    def __init__(self, extra: str, missing: list[str]) -> None:
+        super().__init__(f'this command needs {", ".join(missing)}: pip install "overspill[{extra}]"')
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Say which extra has what a command needs beyond the command line's own, if it is not there."""
+    if missing := [module for module in modules if find_spec(module) is None]:
+        raise MissingExtra(extra, missing)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("overspill demo"))
+@click.version_option(package_name="overspill", message="%(prog)s %(version)s")
+def main() -> None:
+    """Look at, feed, drain and repair Overspill queues.
+
+    A queue is named by its folder, DIR: `<disk_path>/<name>`.
+    """
