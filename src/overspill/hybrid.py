@@ -2,16 +2,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from ._runtime.assemble import Assembled
 from ._store.inspection import Inspection, inspect
+from .errors import InvalidOption
 from .options import Options, load_config
 
 __all__ = ["HybridQueue"]
 
 _PRIVATE = ("_clock", "_disk_class", "_plain", "_background")
+
+
+def _registration(name: str | None) -> Callable[[Any], None]:
+    """What `metrics=True` calls with the open queue. Whether it can be measured at all is said before there is a folder."""
+    if name is None:
+        raise InvalidOption("name", None, "given with metrics=True", hint="it is the label that tells one queue from another")
+    try:
+        from .metrics import register
+    except ImportError as missing:
+        raise InvalidOption("metrics", True, "False where prometheus-client is not installed", hint='pip install "overspill[metrics]"') from missing
+    return register
 
 
 class HybridQueue(Assembled):
@@ -28,7 +40,15 @@ class HybridQueue(Assembled):
 
     def __init__(self, name: str | None = None, disk_path: str | os.PathLike[str] | None = None, **options: Any) -> None:
         private = {key[1:]: options.pop(key) for key in _PRIVATE if key in options}
-        self._open(Options.build(name=name, disk_path=disk_path, **options), **private)
+        checked = Options.build(name=name, disk_path=disk_path, **options)
+        register = _registration(checked.name) if checked.metrics else None
+        self._open(checked, **private)
+        if register is not None:
+            try:
+                register(self)
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def from_config(cls, source: Mapping[str, Any] | str | os.PathLike[str]) -> Self:

@@ -10,9 +10,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Any, Final
 
-__all__ = ["QueueStats"]
+__all__ = ["DROPS", "REFUSALS", "SYNC_BOUNDS_S", "QueueStats", "SyncLatency"]
+
+DROPS: Final = ("full_oldest", "full_newest", "attempts")
+"""Why an item may be given up."""
+
+REFUSALS: Final = ("full", "rate", "too_large", "not_serializable")
+"""Why `enqueue` and its kind may refuse an item that they had room or time to look at."""
+
+SYNC_BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""The classes into which durations of syncs are counted: each up to and including its bound, one more for what is longer."""
+
+
+@dataclass(frozen=True)
+class SyncLatency:
+    """How long the syncs of a queue took since it was opened. A sync that failed is not among them: it broke the queue."""
+
+    counts: tuple[int, ...] = (0,) * (len(SYNC_BOUNDS_S) + 1)
+    """By class of `SYNC_BOUNDS_S`, the last one without a bound."""
+    last: float = 0.0
+    longest: float = 0.0
+    total: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def upto(self) -> list[int]:
+        """How many took no longer than each bound; at last, how many there were."""
+        return list(accumulate(self.counts))
 
 
 @dataclass(frozen=True)
@@ -45,7 +74,7 @@ class QueueStats:
     """Leases that ended without an ack: nacked, timed out."""
     expired: int
     dropped: Mapping[str, int]
-    """By reason: `full_oldest`, `full_newest`, `attempts`."""
+    """By reason, as far as there were any: those of `DROPS`."""
     removed: int
     cleared: int
     quarantined: int
@@ -63,6 +92,13 @@ class QueueStats:
     sync_seconds_max: float
     sync_seconds_total: float
     recovery: Any = field(repr=False, default=None)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Calls of `enqueue` and its kind that raised, by reason: those of `REFUSALS`. A batch counts once."""
+    sync_latency: SyncLatency = field(repr=False, default=SyncLatency())
+    state: str = "open"
+    """`open`, `closing` (nothing more comes in), `closed`, or `broken` (the disk failed: nothing works until it is opened again)."""
+    opened_at: float = 0.0
+    """When the queue was opened, in seconds since the epoch; the counts are from then on."""
 
     @property
     def balance(self) -> int:

@@ -24,12 +24,13 @@ from .._store.recovery import RecoveryReport, Recovered, recover
 from ..codecs import codec_number
 from ..options import Durability, Options, OverflowStrategy, seconds
 from ..serializers import resolve
-from ..stats import QueueStats
+from ..stats import REFUSALS, QueueStats
 from .clock import Clock, SystemClock
 from .commit import GroupCommit
 from .gate import Gate
 from .keeping import Keeping
 from .pump import the_pump
+from .sync_times import SyncTimes
 from .waiters import Waiters
 
 __all__ = ["Assembled"]
@@ -56,12 +57,13 @@ class Assembled(Keeping):
         self._makers = Waiters(lambda n: setattr(self, "_n_makers", n))
         self._leases = Leases()
         self._limiter = Limiter(options.rate_limit) if options.rate_limit is not None else None
-        self._dropped = Counter()
+        self._dropped, self._refused = Counter(), dict.fromkeys(REFUSALS, 0)
         self._to_tell = deque()
         self._subscriptions, self._by_size = [], []
         self._recovery: RecoveryReport | None = None
         self._compacting = threading.RLock()
         self._cursors = set()
+        self._sync_times = SyncTimes()
         self._commit = GroupCommit(self._timed_sync)
         self._max_item_size = options.max_item_size
         self._ttl_ns = round(options.ttl * 1e9) if options.ttl else 0
@@ -75,6 +77,7 @@ class Assembled(Keeping):
             self._open_folder(options, disk_class, plain)
         self._logs = self._log is not None and options.durability >= Durability.PROCESS
         self._state = "open"
+        self._opened_ns = self._now_ns()
         if background:
             self._pump = the_pump()
             self._pump.register(self)
@@ -129,6 +132,7 @@ class Assembled(Keeping):
         self._n_recovered = len(self)
 
     _n_recovered: int = 0
+    _opened_ns: int = 0
 
     # --- closing
 
@@ -274,7 +278,7 @@ class Assembled(Keeping):
     def stats(self) -> QueueStats:
         """The queue's accounts, as one frozen `QueueStats`."""
         with self._tail, self._head:
-            log = self._log
+            log, latency = self._log, self._sync_times.look()
             disk_bytes = log.used_bytes if log is not None else 0
             oldest_ns = self._oldest_enqueued_ns() if log is None or self._state == "closed" or log.broken is not None else self._oldest_cold_ns()
             return QueueStats(
@@ -286,7 +290,9 @@ class Assembled(Keeping):
                 recovered=self._n_recovered, spilled=self._n_spilled, delayed=0,
                 oldest_age=None if not oldest_ns else max(0.0, (self._now_ns() - oldest_ns) / 1e9),
                 segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
-                sync_seconds_last=self._sync_last_s, sync_seconds_max=self._sync_max_s, sync_seconds_total=self._sync_total_s, recovery=self._recovery,
+                sync_seconds_last=latency.last, sync_seconds_max=latency.longest, sync_seconds_total=latency.total, recovery=self._recovery,
+                refused=dict(self._refused), sync_latency=latency, opened_at=self._opened_ns / 1e9,
+                state="broken" if log is not None and log.broken is not None and self._state != "closed" else self._state,
             )
 
     def _oldest_cold_ns(self) -> int:

@@ -17,6 +17,7 @@ from .._store import compaction
 from .._store.segment import Segment
 from ..errors import InvalidOption
 from .spilling import Spilling
+from .sync_times import SyncTimes
 from .taking import Taking
 
 __all__ = ["Keeping"]
@@ -42,9 +43,7 @@ class Keeping(Spilling, Taking):
     _removed: int = 0
     _cleared: int = 0
     _n_quarantined: int = 0
-    _sync_last_s: float = 0.0
-    _sync_max_s: float = 0.0
-    _sync_total_s: float = 0.0
+    _sync_times: SyncTimes
 
     # --- what the core and the log call
 
@@ -190,10 +189,7 @@ class Keeping(Spilling, Taking):
         assert self._log is not None
         began = time.perf_counter()
         self._log.sync()
-        took = time.perf_counter() - began
-        self._sync_last_s = took
-        self._sync_max_s = max(self._sync_max_s, took)
-        self._sync_total_s += took
+        self._sync_times.took(time.perf_counter() - began)
 
     def _end_leases(self, now: float, due: list[float]) -> None:
         self._end_overdue()

@@ -51,6 +51,8 @@ class Parts(HotQueue):
     _state: str
     """`open`, `closing` (nothing more comes in), `closed`."""
     _dropped: Counter[str]
+    _refused: dict[str, int]
+    """Calls that raised, by reason: one for each of `REFUSALS` from the start. Off the hot way: whatever refuses, does so in Python."""
     _to_tell: deque[Callable[[], object]]
     _pid: int
     _cursors: set[object]

@@ -15,7 +15,7 @@ from .._core.record import record_length
 from .._store.log import NoRoom
 from .._store.segment import Segment
 from ..codecs import compress
-from ..errors import InvalidOption, ItemTooLarge, QueueFull, RateLimited
+from ..errors import InvalidOption, ItemTooLarge, NotSerializable, QueueFull, RateLimited
 from ..options import Durability, WhenFull, seconds
 from .parts import Parts
 from .waiters import Waiter
@@ -119,9 +119,14 @@ class Putting(Parts):
 
     def _pack(self, item: Any, priority: int, expiry_ns: int) -> Parcel:
         """Encode, check, compress. The item's value is the one it has now: later changes to a list do not reach the queue."""
-        kind, payload = self._codec.encode(item)
+        try:
+            kind, payload = self._codec.encode(item)
+        except NotSerializable:
+            self._refused["not_serializable"] += 1
+            raise
         nbytes = len(payload)
         if nbytes > self._options.max_item_size:
+            self._refused["too_large"] += 1
             raise ItemTooLarge(size=nbytes, limit=self._options.max_item_size)
         direct = self._codec.keeps_object(item)
         codec = 0
@@ -162,6 +167,7 @@ class Putting(Parts):
             if not wait_s:
                 return
             if limit.on_limit != "wait" or (deadline is not None and now + wait_s > deadline):
+                self._refused["rate"] += 1
                 raise RateLimited(retry_after=wait_s, where=self._options.name)
             self._doze(wait_s)
             self._refuse(taking=False)
@@ -190,6 +196,7 @@ class Putting(Parts):
                         shortage = no_room
                 policy = self._options.when_full
                 if not self._could_ever_fit(parcels, promise):
+                    self._refused["full"] += 1
                     raise self._full_error(shortage, for_ever=True)
                 if policy is WhenFull.DROP_NEWEST:
                     self._drop(parcels, "full_newest")
@@ -198,6 +205,7 @@ class Putting(Parts):
                     continue
                 now = self._clock.monotonic()
                 if (policy is WhenFull.RAISE and deadline is None) or (deadline is not None and now >= deadline):
+                    self._refused["full"] += 1
                     raise self._full_error(shortage)
                 if waiter is None or waiter.woken:
                     waiter = Waiter()
