@@ -178,19 +178,10 @@ cdef class HotQueue:
 
         Raises `QueueFull`, `QueueClosed`, `QueueBroken`, `RateLimited`, `ItemTooLarge`, `NotSerializable`; then the item is not in the queue.
         """
-        cdef long level = NORMAL
-        if self._hot_in and ttl is None and delay is None and durability is None:
-            if not PyLong_CheckExact(priority):
-                if not PyLong_Check(priority) or PyBool_Check(priority):
-                    level = -1
-                else:
-                    level = PyLong_AsLong(priority)
-            else:
-                level = PyLong_AsLong(priority)
-            if 0 <= level <= 255 and self.put_hot(item, <uint8_t>level):
-                if self._commits:
-                    self._covered()
-                return
+        if self.enqueue_hot(item, priority, ttl, delay, durability):
+            if self._commits:
+                self._covered()
+            return
         self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
 
     def dequeue(self, timeout=None):
@@ -198,15 +189,9 @@ cdef class HotQueue:
 
         Waits up to `timeout` seconds for one (None: for ever), then raises `QueueEmpty`. Raises `QueueClosed` when the queue is closed and nothing is left.
         """
-        cdef Entry e
-        if self._hot_out and self.take_hot(&e, True):
-            self.settle_entry(&e)
-            self._n_dequeued += 1
-            if self._n_makers:
-                self._room_made()
-            if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
-                self._eased()
-            item = <object>e.item
+        cdef PyObject *taken = self.dequeue_hot()
+        if taken != NULL:
+            item = <object>taken
             Py_DECREF(item)
             if self._commits:
                 self._covered()
@@ -215,15 +200,9 @@ cdef class HotQueue:
 
     def try_dequeue(self):
         """As `dequeue`, but never waits: raises `QueueEmpty` at once."""
-        cdef Entry e
-        if self._hot_out and self.take_hot(&e, True):
-            self.settle_entry(&e)
-            self._n_dequeued += 1
-            if self._n_makers:
-                self._room_made()
-            if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
-                self._eased()
-            item = <object>e.item
+        cdef PyObject *taken = self.dequeue_hot()
+        if taken != NULL:
+            item = <object>taken
             Py_DECREF(item)
             if self._commits:
                 self._covered()
@@ -235,14 +214,10 @@ cdef class HotQueue:
 
         Arguments and errors are those of `enqueue`.
         """
-        cdef long level = -1
-        if self._hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
-            if PyLong_Check(priority) and not PyBool_Check(priority):
-                level = PyLong_AsLong(priority)
-            if 0 <= level <= 255 and self.put_batch_hot(items, <uint8_t>level):
-                if self._commits:
-                    self._covered()
-                return
+        if self.enqueue_batch_hot(items, priority, ttl, delay, durability):
+            if self._commits:
+                self._covered()
+            return
         self._enqueue_batch_slow(items, priority, ttl, delay, durability, timeout)
 
     def dequeue_batch(self, max_items=None, *, timeout=0):
@@ -250,7 +225,6 @@ cdef class HotQueue:
 
         Waits up to `timeout` seconds (None: for ever) for the first one, then takes what is there.
         """
-        cdef Entry e
         cdef Py_ssize_t n
         cdef list out
         if not self._hot_out or not PyLong_CheckExact(max_items):
@@ -259,16 +233,7 @@ cdef class HotQueue:
         if n <= 0:
             return self._dequeue_batch_slow([], max_items, timeout)
         out = []
-        while n and self._hot_out and self.take_hot(&e, True):
-            self.settle_entry(&e)
-            self._n_dequeued += 1
-            n -= 1
-            PyList_Append(out, <object>e.item)
-            Py_DECREF(<object>e.item)
-        if self._n_makers:
-            self._room_made()
-        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
-            self._eased()
+        n -= self.take_many_hot(out, n)
         if n == 0 or (self._waiting == 0 and out):
             if self._commits and out:
                 self._covered()
@@ -290,6 +255,83 @@ cdef class HotQueue:
     def disk_size(self):
         """Items that are only on disk."""
         return self._waiting - self._resident
+
+    # --- the same without a wait, for whoever waits in another way
+
+    def _enqueue_hot(self, item, priority, ttl, delay, durability):
+        """`enqueue` as far as it can be done at once. False: nothing has changed and the slow way must decide."""
+        return self.enqueue_hot(item, priority, ttl, delay, durability) == 1
+
+    def _enqueue_batch_hot(self, items, priority, ttl, delay, durability):
+        """As `_enqueue_hot`."""
+        return self.enqueue_batch_hot(items, priority, ttl, delay, durability) == 1
+
+    def _dequeue_hot(self, nothing):
+        """The first item, taken and settled, if that can be done at once; else `nothing`."""
+        cdef PyObject *taken = self.dequeue_hot()
+        if taken == NULL:
+            return nothing
+        item = <object>taken
+        Py_DECREF(item)
+        return item
+
+    def _take_many_hot(self, list out not None, Py_ssize_t n):
+        """Take and settle up to n items that can be had at once, appending them to `out`; returns how many."""
+        return self.take_many_hot(out, n)
+
+    @cython.final
+    cdef inline int enqueue_hot(self, object item, object priority, object ttl, object delay, object durability) except -1:
+        cdef long level = NORMAL
+        if self._hot_in and ttl is None and delay is None and durability is None:
+            if not PyLong_CheckExact(priority):
+                if not PyLong_Check(priority) or PyBool_Check(priority):
+                    return 0
+                level = PyLong_AsLong(priority)
+            else:
+                level = PyLong_AsLong(priority)
+            if 0 <= level <= 255:
+                return self.put_hot(item, <uint8_t>level)
+        return 0
+
+    @cython.final
+    cdef inline int enqueue_batch_hot(self, object items, object priority, object ttl, object delay, object durability) except -1:
+        cdef long level = -1
+        if self._hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
+            if PyLong_Check(priority) and not PyBool_Check(priority):
+                level = PyLong_AsLong(priority)
+            if 0 <= level <= 255:
+                return self.put_batch_hot(items, <uint8_t>level)
+        return 0
+
+    @cython.final
+    cdef inline PyObject *dequeue_hot(self) except? NULL:
+        """The first item, taken and settled, as a reference that the caller owns. NULL: nothing has changed and the slow way must decide."""
+        cdef Entry e
+        if not self._hot_out or not self.take_hot(&e, True):
+            return NULL
+        self.settle_entry(&e)
+        self._n_dequeued += 1
+        if self._n_makers:
+            self._room_made()
+        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
+            self._eased()
+        return e.item
+
+    @cython.final
+    cdef Py_ssize_t take_many_hot(self, list out, Py_ssize_t most) except -1:
+        cdef Entry e
+        cdef Py_ssize_t n = 0
+        while n < most and self._hot_out and self.take_hot(&e, True):
+            self.settle_entry(&e)
+            self._n_dequeued += 1
+            n += 1
+            PyList_Append(out, <object>e.item)
+            Py_DECREF(<object>e.item)
+        if self._n_makers:
+            self._room_made()
+        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
+            self._eased()
+        return n
 
     # --- time
 

@@ -32,6 +32,7 @@ from .keeping import Keeping
 from .pump import the_pump
 from .sync_times import SyncTimes
 from .waiters import Waiters
+from .waiting import Steps, blocking
 
 __all__ = ["Assembled"]
 
@@ -53,8 +54,8 @@ class Assembled(Keeping):
         self._log = self._disk = self._lock = self._quarantine = None
         self._pump = None
         self._tail, self._head = Gate(self, "_hot_in"), Gate(self, "_hot_out")
-        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n))
-        self._makers = Waiters(lambda n: setattr(self, "_n_makers", n))
+        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), lambda: len(self))
+        self._makers = Waiters(lambda n: setattr(self, "_n_makers", n), lambda: True)
         self._leases = Leases()
         self._limiter = Limiter(options.rate_limit) if options.rate_limit is not None else None
         self._dropped, self._refused = Counter(), dict.fromkeys(REFUSALS, 0)
@@ -151,7 +152,7 @@ class Assembled(Keeping):
             self._tail.allowed = False
         self._makers.wake_all()
         if drain is not None:
-            self._drain(self._clock.monotonic() + seconds("drain", drain))
+            blocking(self._draining(self._clock.monotonic() + seconds("drain", drain)))
         self._takers.wake_all()
         with self._tail:
             self._stage_all()
@@ -185,21 +186,15 @@ class Assembled(Keeping):
         except NoRoom as shortage:
             raise self._full_error(shortage) from None
 
-    def _drain(self, deadline: float) -> None:
+    def _draining(self, deadline: float) -> Steps[None]:
         """Wait until consumers have taken everything, or the time is up."""
-        from .waiters import Waiter
-
-        while len(self) or len(self._leases):
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                return
-            waiter = Waiter()
-            self._makers.enter(waiter)
-            try:
-                if len(self) or len(self._leases):
-                    waiter.wait(min(left, 0.05))
-            finally:
-                self._makers.leave(waiter)
+        with self._makers.place() as place:
+            while len(self) or len(self._leases):
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    return
+                if not place.take():
+                    yield place.waiter, left
 
     def _persist(self) -> None:
         log = self._log

@@ -67,8 +67,8 @@ class Keeping(Spilling, Taking):
                 self._makers.wake()
 
     def _room_made(self) -> None:
-        """Called by the core after an item left, if somebody waits for room."""
-        if self._log is None or self._log.emptied:
+        """Called by the core after an item left, if somebody waits for room (or, in `close`, for the last item to leave)."""
+        if self._log is None or self._log.emptied or self._state == "closing":
             self._makers.wake()
 
     def _set_aside_stub(self, map: SegmentMap, offset: int) -> None:
@@ -123,6 +123,7 @@ class Keeping(Spilling, Taking):
             self._log.limit_descriptors()
         self._end_leases(now, due)
         self._sweep(now, due)
+        self._wake_if_closing()
         self._tell()
         return min(due, default=None)
 

@@ -21,10 +21,11 @@ from ..errors import QueueBroken, QueueClosed
 from ..options import Durability, Options
 from ..serializers import Codec
 from .clock import Clock
-from .commit import GroupCommit
+from .commit import Follower, GroupCommit
 from .gate import Gate
 from .pump import Pump
 from .waiters import Waiters
+from .waiting import Steps
 
 __all__ = ["Parts"]
 
@@ -92,9 +93,18 @@ class Parts(HotQueue):
         )
 
     def _covered(self) -> None:
-        """Wait until a sync covers everything this thread has done."""
-        assert self._log is not None
+        """Block until a sync covers everything this thread has done."""
         self._commit.covered()
+
+    def _covering(self) -> Steps[None]:
+        """Wait until a sync covers everything done up to now."""
+        follower = Follower(self._commit)
+        try:
+            yield follower, None
+        except BaseException:
+            follower.desert()
+            raise
+        follower.outcome()
 
     # --- telling the user, outside any lock
 

@@ -18,7 +18,7 @@ from ..codecs import compress
 from ..errors import InvalidOption, ItemTooLarge, NotSerializable, QueueFull, RateLimited
 from ..options import Durability, WhenFull, seconds
 from .parts import Parts
-from .waiters import Waiter
+from .waiting import Steps, blocking
 
 __all__ = ["Putting"]
 
@@ -35,22 +35,43 @@ class Putting(Parts):
     """`enqueue`, `enqueue_batch`, `enqueue_front` where the hot way declined."""
 
     def _enqueue_slow(self, item: Any, priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> None:
+        blocking(self._enqueueing(item, priority, ttl, delay, durability, timeout))
+
+    def _enqueue_batch_slow(self, items: Iterable[Any], priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> None:
+        blocking(self._enqueueing_batch(items, priority, ttl, delay, durability, timeout))
+
+    def enqueue_front(self, item: Any, *, priority: int = 128, ttl: float | timedelta | None = None) -> None:
+        """Put `item` before everything of its priority: the last one put in front comes out first.
+
+        Raises what `enqueue` raises.
+        """
+        blocking(self._enqueueing_front(item, priority, ttl))
+
+    # --- the same as steps
+
+    def _enqueueing(self, item: Any, priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> Steps[None]:
         self._refuse(taking=False)
         promise = self._promise(durability)
         parcel = self._pack(item, self._level(priority), self._expiry(ttl))
-        self._put([parcel], promise, self._deadline(timeout), self._delay(delay))
+        yield from self._putting([parcel], promise, self._deadline(timeout), self._delay(delay))
 
-    def _enqueue_batch_slow(self, items: Iterable[Any], priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> None:
+    def _enqueueing_batch(self, items: Iterable[Any], priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> Steps[None]:
         self._refuse(taking=False)
         promise = self._promise(durability)
         level, expiry = self._level(priority), self._expiry(ttl)
         if ttl is None and not delay and promise == self._options.durability and self._batch_as_it_is(items, level):
             if self._is_power(promise):
-                self._covered()
+                yield from self._covering()
             return
         parcels = [self._pack(item, level, expiry) for item in items]
         if parcels:
-            self._put(parcels, promise, self._deadline(timeout), self._delay(delay))
+            yield from self._putting(parcels, promise, self._deadline(timeout), self._delay(delay))
+
+    def _enqueueing_front(self, item: Any, priority: int, ttl: float | timedelta | None) -> Steps[None]:
+        self._refuse(taking=False)
+        parcel = self._pack(item, self._level(priority), self._expiry(ttl))
+        parcel.flags = _FRONT
+        yield from self._putting([parcel], self._options.durability, None, None)
 
     def _batch_as_it_is(self, items: Iterable[Any], level: int) -> bool:
         """A batch that the hot way declined only because the segment was full, or a sync must follow, goes that way all the same."""
@@ -71,16 +92,6 @@ class Putting(Parts):
 
     _plain_items: bool = False
     """Whether items go in as the hot way has them: mapped, uncompressed, unlimited."""
-
-    def enqueue_front(self, item: Any, *, priority: int = 128, ttl: float | timedelta | None = None) -> None:
-        """Put `item` before everything of its priority: the last one put in front comes out first.
-
-        Raises what `enqueue` raises.
-        """
-        self._refuse(taking=False)
-        parcel = self._pack(item, self._level(priority), self._expiry(ttl))
-        parcel.flags = _FRONT
-        self._put([parcel], self._options.durability, None, None)
 
     # --- arguments
 
@@ -139,11 +150,11 @@ class Putting(Parts):
 
     # --- admitting
 
-    def _put(self, parcels: list[Parcel], promise: Durability, deadline: float | None, delay: float | None) -> None:
-        self._wait_for_rate(len(parcels), deadline)
+    def _putting(self, parcels: list[Parcel], promise: Durability, deadline: float | None, delay: float | None) -> Steps[None]:
+        yield from self._waiting_for_rate(len(parcels), deadline)
         try:
             try:
-                admitted = self._admit(parcels, promise, deadline)
+                admitted = yield from self._admitting(parcels, promise, deadline)
             except BaseException:
                 if self._limiter is not None:
                     self._limiter.give_back(len(parcels))
@@ -151,11 +162,11 @@ class Putting(Parts):
             if not admitted:
                 return
             if self._is_power(promise):
-                self._covered()
+                yield from self._covering()
         finally:
             self._tell()
 
-    def _wait_for_rate(self, n: int, deadline: float | None) -> None:
+    def _waiting_for_rate(self, n: int, deadline: float | None) -> Steps[None]:
         limiter = self._limiter
         if limiter is None:
             return
@@ -169,23 +180,15 @@ class Putting(Parts):
             if limit.on_limit != "wait" or (deadline is not None and now + wait_s > deadline):
                 self._refused["rate"] += 1
                 raise RateLimited(retry_after=wait_s, where=self._options.name)
-            self._doze(wait_s)
+            with self._makers.place() as place:  # to hear of `close`
+                place.take()
+                if self._state == "open":
+                    yield place.waiter, wait_s
             self._refuse(taking=False)
 
-    def _doze(self, time_s: float) -> None:
-        """Wait for time to pass, but hear of `close`."""
-        waiter = Waiter()
-        self._makers.enter(waiter)
-        try:
-            if self._state == "open":
-                waiter.wait(time_s)
-        finally:
-            self._makers.leave(waiter)
-
-    def _admit(self, parcels: list[Parcel], promise: Durability, deadline: float | None) -> bool:
+    def _admitting(self, parcels: list[Parcel], promise: Durability, deadline: float | None) -> Steps[bool]:
         """Place the parcels, making or awaiting room as `when_full` says. False: they were dropped, and counted."""
-        waiter: Waiter | None = None
-        try:
+        with self._makers.place() as place:
             while True:
                 with self._tail:
                     self._refuse(taking=False)
@@ -207,24 +210,13 @@ class Putting(Parts):
                 if (policy is WhenFull.RAISE and deadline is None) or (deadline is not None and now >= deadline):
                     self._refused["full"] += 1
                     raise self._full_error(shortage)
-                if waiter is None or waiter.woken:
-                    waiter = Waiter()
-                    self._makers.enter(waiter)
-                    continue  # look once more: room may have been made before we stood in line
-                self._await_room(waiter, None if deadline is None else deadline - now, shortage)
-        finally:
-            if waiter is not None:
-                self._makers.leave(waiter)
-                if len(self._makers):
-                    self._makers.wake()
-
-    def _await_room(self, waiter: Waiter, timeout: float | None, shortage: NoRoom) -> None:
-        if self._log is not None and self._log.emptied and self._log.retire_emptied():
-            return
-        if shortage.device is not None:
-            # The device is full, and nobody tells us when another program frees some of it.
-            timeout = 1.0 if timeout is None else min(timeout, 1.0)
-        waiter.wait(timeout)
+                if place.take() or (self._log is not None and self._log.emptied and self._log.retire_emptied()):
+                    continue
+                timeout = None if deadline is None else deadline - now
+                if shortage.device is not None:
+                    # The device is full, and nobody tells us when another program frees some of it.
+                    timeout = 1.0 if timeout is None else min(timeout, 1.0)
+                yield place.waiter, timeout
 
     def _full_error(self, shortage: NoRoom, for_ever: bool = False) -> Exception:
         where = self._disk.path if self._disk is not None else self._options.name

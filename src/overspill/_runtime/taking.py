@@ -15,7 +15,7 @@ from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, Qu
 from ..options import seconds
 from .delivery import Delivery
 from .parts import Parts
-from .waiters import Waiter
+from .waiting import Steps, blocking
 
 __all__ = ["Taking"]
 
@@ -32,11 +32,14 @@ class Taking(Parts):
     # --- dequeue
 
     def _dequeue_slow(self, timeout: float | timedelta | None) -> Any:
+        return blocking(self._dequeueing(timeout))
+
+    def _dequeueing(self, timeout: float | timedelta | None) -> Steps[Any]:
         self._refuse(taking=True)
         try:
-            item = self._next(self._until(timeout), self._settled)
+            item = yield from self._taking(self._until(timeout), self._settled)
             if self._is_power():
-                self._covered()
+                yield from self._covering()
             return item
         finally:
             self._tell()
@@ -48,6 +51,9 @@ class Taking(Parts):
         return item
 
     def _dequeue_batch_slow(self, taken: list[Any], max_items: Any, timeout: float | timedelta | None) -> list[Any]:
+        return blocking(self._dequeueing_batch(taken, max_items, timeout))
+
+    def _dequeueing_batch(self, taken: list[Any], max_items: Any, timeout: float | timedelta | None) -> Steps[list[Any]]:
         """Go on with a batch that the hot way began (`taken` is settled already); `max_items` more at most."""
         try:
             self._refuse(taking=True)
@@ -58,7 +64,7 @@ class Taking(Parts):
             deadline = self._until(timeout)
             while max_items > 0:
                 try:
-                    item = self._next(self._until(0) if taken else deadline, self._settled)
+                    item = yield from self._taking(self._until(0) if taken else deadline, self._settled)
                 except QueueEmpty:
                     break
                 except (CorruptedData, UnknownFormat, QueueClosed):
@@ -68,12 +74,9 @@ class Taking(Parts):
                     break
                 taken.append(item)
                 max_items -= 1
-                if max_items and self._hot_out and len(self):
-                    more = self.dequeue_batch(max_items)
-                    taken.extend(more)
-                    break
+                max_items -= self._take_many_hot(taken, max_items)
             if taken and self._is_power():
-                self._covered()
+                yield from self._covering()
             return taken
         finally:
             self._tell()
@@ -89,13 +92,12 @@ class Taking(Parts):
         """The monotonic time up to which to wait; None = for ever."""
         return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
 
-    def _next(self, deadline: float | None, finish: Callable[[Claim], _T]) -> _T:
+    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T]) -> Steps[_T]:
         """Take the first item out of line and hand it to `finish`; waits for one until the deadline.
 
         The claim and what is done with it are one step for `close`, which would otherwise take the segments away in between.
         """
-        waiter: Waiter | None = None
-        try:
+        with self._takers.place() as place:
             while True:
                 if len(self):
                     with self._head:
@@ -109,16 +111,8 @@ class Taking(Parts):
                 now = self._clock.monotonic()
                 if deadline is not None and now >= deadline:
                     raise QueueEmpty
-                if waiter is None or waiter.woken:
-                    waiter = Waiter()
-                    self._takers.enter(waiter)
-                    continue  # look once more: an item may have come before we stood in line
-                waiter.wait(None if deadline is None else deadline - now)
-        finally:
-            if waiter is not None:
-                self._takers.leave(waiter)
-                if len(self._takers) and len(self):
-                    self._takers.wake()
+                if not place.take():
+                    yield place.waiter, None if deadline is None else deadline - now
 
     def _decoded(self, claim: Claim) -> Any:
         """The claimed item as the user knows it; on failure it is back in its place."""
@@ -157,17 +151,23 @@ class Taking(Parts):
         The item is yours for `lease_timeout` seconds: `ack()` it, `nack()` it, or `extend()` the time. An item whose lease runs out, or whose process dies, is
         delivered again, at its old place and with `attempts` one higher.
         """
+        return blocking(self._leasing(timeout))
+
+    def _leasing(self, timeout: float | timedelta | None) -> Steps[Delivery]:
         self._refuse(taking=True)
         try:
-            delivery = self._next(self._until(timeout), self._deliver)
+            delivery = yield from self._taking(self._until(timeout), self._deliver)
             if self._is_power():
-                self._covered()
+                yield from self._covering()
             return delivery
         finally:
             self._tell()
 
     def lease_batch(self, n: int | None = None, *, timeout: float | timedelta | None = 0) -> list[Delivery]:
         """Take up to `n` items on lease, each to be acknowledged by itself; `[]` when there is none."""
+        return blocking(self._leasing_batch(n, timeout))
+
+    def _leasing_batch(self, n: int | None, timeout: float | timedelta | None) -> Steps[list[Delivery]]:
         self._refuse(taking=True)
         n = self._batch_size(n)
         deadline = self._until(timeout)
@@ -175,7 +175,7 @@ class Taking(Parts):
         try:
             while len(deliveries) < n:
                 try:
-                    deliveries.append(self._next(self._until(0) if deliveries else deadline, self._deliver))
+                    deliveries.append((yield from self._taking(self._until(0) if deliveries else deadline, self._deliver)))
                 except QueueEmpty:
                     break
                 except (CorruptedData, UnknownFormat, QueueClosed):
@@ -183,7 +183,7 @@ class Taking(Parts):
                         raise
                     break
             if deliveries and self._is_power():
-                self._covered()
+                yield from self._covering()
             return deliveries
         finally:
             self._tell()
@@ -237,12 +237,15 @@ class Taking(Parts):
         return claim
 
     def _ack(self, token: int) -> None:
+        blocking(self._acking(token))
+
+    def _acking(self, token: int) -> Steps[None]:
         with self._head:
             self._refuse(taking=True)
             self._end_overdue()
             self._settle(self._end_lease(token, "ack"), True)
         if self._is_power():
-            self._covered()
+            yield from self._covering()
         self._wake_if_closing()
         self._keep_to_budget()
         self._tell()
@@ -290,8 +293,10 @@ class Taking(Parts):
                 self._return(claim)
 
     def _wake_if_closing(self) -> None:
+        """The last lease may have ended, or the last item left: `close` and those who wait for an item want to know."""
         if self._state == "closing":
             self._takers.wake_all()
+            self._makers.wake_all()
 
     # --- looking
 
