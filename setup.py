@@ -19,7 +19,7 @@ if os.environ.get("OVERSPILL_SANITIZE"):  # `make asan`
     link_args.append("-fsanitize=address,undefined")
 
 core = "src/overspill/_core"
-modules = ["record", "segmap", "lane", "hot"]
+modules = ["limiter", "record", "segmap", "lane", "hot"]
 
 setup(
     ext_modules=cythonize(

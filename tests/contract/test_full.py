@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Place, drained, items_upto
 
-from overspill import HybridQueue, InvalidOption, ItemTooLarge, KiB, QueueFull, RateLimit, RateLimited, WhenFull
+from overspill import Durability, HybridQueue, InvalidOption, ItemTooLarge, KiB, QueueFull, RateLimit, RateLimited, WhenFull
 from overspill._runtime.clock import SystemClock
 
 SMALL = 256 * KiB
@@ -314,6 +314,32 @@ def test_taking_is_not_limited_and_refused_items_cost_no_tokens(memory_place: Pl
     assert q.dequeue() == "a"
     q.enqueue("the second of the burst")
     assert len(q) == 1
+
+
+@pytest.mark.parametrize("durability", [Durability.MEMORY, Durability.PROCESS], ids=lambda durability: durability.name)
+def test_the_hot_way_keeps_to_the_limit_too_and_stays_hot_within_it(tmp_path: Path, durability: Durability) -> None:
+    slow: list[Any] = []
+
+    class Watched(HybridQueue):
+        def _enqueue_slow(self, item: Any, *rest: Any) -> None:
+            slow.append(item)
+            super()._enqueue_slow(item, *rest)
+
+    with Watched("q", tmp_path, durability=durability, rate_limit=RateLimit(0.001, burst=7)) as q:
+        q.enqueue(b"made the first segment")
+        q.enqueue_batch([b"and", b"brought it here"])
+        slow.clear()
+        for _ in range(2):
+            q.enqueue(b"hot")
+        q.enqueue_batch([b"hot"])
+        assert slow == []
+        with pytest.raises(RateLimited) as caught:
+            q.enqueue_batch([b"two", b"too many"])
+        assert caught.value.retry_after == pytest.approx(1000, rel=0.01)
+        q.enqueue(b"the seventh")
+        with pytest.raises(RateLimited):
+            q.enqueue(b"too fast")
+        assert slow == [b"too fast"] and len(q) == 7
 
 
 def test_with_wait_the_producer_is_slowed_down_and_nothing_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill._engine.limiter import Limiter
+from overspill._core.limiter import Limiter
 from overspill.options import RateLimit
 
 

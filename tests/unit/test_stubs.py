@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import overspill
-from overspill._core import hot, lane, record, segmap
+from overspill import RateLimit
+from overspill._core import hot, lane, limiter, record, segmap
 
 CORE = Path(overspill.__file__).parent / "_core"
-MODULES = {"record": record, "segmap": segmap, "lane": lane, "hot": hot}
+MODULES = {"limiter": limiter, "record": record, "segmap": segmap, "lane": lane, "hot": hot}
 
 # What Cython gives every class and module of its own accord.
 CYTHONS_OWN = r""".*__(reduce|setstate)_cython__
@@ -28,6 +29,7 @@ def a_map() -> segmap.SegmentMap:
 
 
 INSTANCES: dict[str, Any] = {
+    "Limiter": lambda: limiter.Limiter(RateLimit(1.0)),
     "Scan": lambda: record.scan(b"", 0, 0, 0),
     "SegmentMap": a_map,
     "Run": lambda: lane.Run(a_map(), 128),

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..options import Durability
 from .lane import Lane, Run
+from .limiter import Limiter
 from .segmap import SegmentMap
 
 # sequence, stored (None: only on disk), direct, kind, bytes, enqueued_ns, expiry_ns, id, attempts, flags
@@ -89,6 +90,7 @@ class HotQueue:
     _frozen_ns: int
     _ttl_ns: int
     _max_item_size: int
+    _limiter: Limiter | None
     _poke_at: int
     _n_takers: int
     _n_makers: int

@@ -16,6 +16,7 @@ from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
 
 from .lane cimport BIG_PAYLOAD, BLOCK_ENTRIES, Block, Entry, Lane, Run, entry_place
+from .limiter cimport Limiter
 from .record cimport (
     FLAG_COPIED, FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, put_id_low, record_size, seal_header,
 )
@@ -153,6 +154,7 @@ cdef class HotQueue:
     cdef public int64_t _frozen_ns                    # tests: the time; 0 = the clock's
     cdef public int64_t _ttl_ns                       # default time to live; 0 = for ever
     cdef public int64_t _max_item_size
+    cdef public Limiter _limiter                      # None: any rate
     cdef public uint64_t _poke_at                     # tail offset at which the pump should have more pages backed
     cdef public int64_t _n_takers, _n_makers          # who waits for an item, who for room
     cdef public int64_t _low_items, _low_bytes        # falling to these asks for attention, too: pressure has eased; -1 = never
@@ -375,6 +377,11 @@ cdef class HotQueue:
         return <Lane>self.lane_at[priority]
 
     @cython.final
+    cdef inline bint granted(self, Py_ssize_t n) noexcept:
+        """Whether the rate limit lets so many items pass now; asked last, for it takes their tokens. No: the slow way asks again, and waits or tells."""
+        return self._limiter is None or (self._frozen_ns == 0 and self._limiter.take_now(n))
+
+    @cython.final
     cdef int put_hot(self, object item, uint8_t priority) except -1:
         """1: done. 0: nothing has changed and the slow way must decide."""
         cdef const char *p
@@ -397,7 +404,7 @@ cdef class HotQueue:
         lane = <Lane>self.lane_at[priority]
         if self._logs:
             map = self._tail_map
-            if map is None or not map.has_room(record_size(n), priority):
+            if map is None or not map.has_room(record_size(n), priority) or not self.granted(1):
                 return 0
             self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority, 0, NULL)
             if not map.dirty:
@@ -405,7 +412,7 @@ cdef class HotQueue:
             if map.tail >= self._poke_at:
                 self._poke()
         else:
-            if self._resident >= self._budget_items or self._resident_bytes + n > self._budget_bytes:
+            if self._resident >= self._budget_items or self._resident_bytes + n > self._budget_bytes or not self.granted(1):
                 return 0
             self.put_unlogged(lane, item, <uint32_t>n, kind, priority)
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
@@ -521,7 +528,7 @@ cdef class HotQueue:
             return 0
         lane = <Lane>self.lane_at[priority]
         if self._logs:
-            if map is None or not map.has_room(total + 4 * count, priority):
+            if map is None or not map.has_room(total + 4 * count, priority) or not self.granted(count):
                 return 0
             lane.reserve(count)
             at = map.tail
@@ -539,7 +546,7 @@ cdef class HotQueue:
             if map.tail >= self._poke_at:
                 self._poke()
         else:
-            if self._resident + count > self._budget_items or self._resident_bytes + total_bytes > self._budget_bytes:
+            if self._resident + count > self._budget_items or self._resident_bytes + total_bytes > self._budget_bytes or not self.granted(count):
                 return 0
             for i in range(count):
                 item = <object>PySequence_Fast_GET_ITEM(items, i)

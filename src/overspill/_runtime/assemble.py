@@ -15,8 +15,8 @@ from collections import Counter, deque
 from typing import Any
 
 from .._core.lane import Run, lane_over
+from .._core.limiter import Limiter
 from .._engine.leases import Leases
-from .._engine.limiter import Limiter
 from .._store.files import Disk
 from .._store.folder import FolderLock, Quarantine
 from .._store.log import Log, NoRoom
@@ -85,9 +85,7 @@ class Assembled(Keeping):
         hot = self._log is None or not self._log.plain
         self._commits = self._is_power()
         self._head.allow(hot)
-        self._plain_items = (
-            hot and self._limiter is None and (self._log is None or not self._compression) and options.overflow_strategy is not OverflowStrategy.LARGEST
-        )
+        self._plain_items = hot and (self._log is None or not self._compression) and options.overflow_strategy is not OverflowStrategy.LARGEST
         self._tail.allow(self._plain_items)
         if self._ttl_ns:
             self._plan_sweep()

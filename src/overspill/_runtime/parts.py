@@ -13,7 +13,6 @@ from typing import Any
 from .._core.hot import Claim, HotQueue
 from .._core.segmap import SegmentMap
 from .._engine.leases import Leases
-from .._engine.limiter import Limiter
 from .._store.files import Disk
 from .._store.folder import FolderLock, Quarantine
 from .._store.log import Log
@@ -46,7 +45,6 @@ class Parts(HotQueue):
     _tail: Gate
     _head: Gate
     _leases: Leases
-    _limiter: Limiter | None
     _takers: Waiters
     _makers: Waiters
     _state: str

@@ -91,7 +91,7 @@ class Putting(Parts):
             return self._put_batch(items, level)
 
     _plain_items: bool = False
-    """Whether items go in as the hot way has them: mapped, uncompressed, unlimited."""
+    """Whether items go in as the hot way has them: mapped, uncompressed."""
 
     # --- arguments
 
