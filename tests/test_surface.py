@@ -18,14 +18,15 @@ SOURCE = Path(overspill.__file__).parent
 
 NAMES = {
     "HybridQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty", "QueueFull", "QueueClosed", "QueueBroken",
-    "QueueLocked", "RateLimited", "ItemRejected", "ItemTooLarge", "NotSerializable", "LeaseExpired", "CorruptedData", "UnknownFormat",
+    "QueueLocked", "RateLimited", "ItemRejected", "ItemTooLarge", "NotSerializable", "LeaseExpired", "CorruptedData", "UnknownFormat", "PriorityQueue",
 }  # fmt: skip
-LATER = {"PriorityQueue", "CircularBuffer", "StreamQueue", "AsyncHybridQueue", "Queue"}
+LATER = {"CircularBuffer", "StreamQueue", "AsyncHybridQueue", "Queue"}
 
 VERBS = {
     "enqueue": "(self, item, *, priority, ttl, delay, durability, timeout)",
     "enqueue_batch": "(self, items, *, priority, ttl, delay, durability, timeout)",
     "enqueue_front": "(self, item",
+    "enqueue_with_priority": "(self, item, priority, *, ttl, delay, durability, timeout)",
     "dequeue": "(self, timeout)",
     "try_dequeue": "(self)",
     "dequeue_batch": "(self, max_items, *, timeout)",
