@@ -399,6 +399,12 @@ class Keeping(Spilling, Taking):
             return None
         return Run(merger.new.map, run.priority, left[0], left[-1], run.bound, run.last_place, run.last_ordinal)
 
+    def _allow_disk(self, nbytes: int) -> None:
+        """From now on the folder may take so much; whoever waits for room looks again."""
+        assert self._log is not None
+        self._log.max_bytes = nbytes
+        self._makers.wake_all()
+
     def clear(self) -> int:
         """Remove everything that waits, as durably as the queue promises; returns how many items. Leased ones stay."""
         self._refuse(taking=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core.hot import Claim, HotQueue
 from .._core.segmap import SegmentMap
@@ -26,7 +26,20 @@ from .pump import Pump
 from .waiters import Waiters
 from .waiting import Steps
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "Restored"]
+
+
+class Restored(NamedTuple):
+    """An item that was in a queue before."""
+
+    item: Any
+    id: bytes
+    """16 bytes; empty: it gets a new one."""
+    priority: int
+    enqueued_ns: int
+    """0: now."""
+    expiry_ns: int
+    attempts: int
 
 
 class Parts(HotQueue):

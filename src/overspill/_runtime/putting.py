@@ -17,7 +17,7 @@ from .._store.segment import Segment
 from ..codecs import compress
 from ..errors import InvalidOption, ItemTooLarge, NotSerializable, QueueFull, RateLimited
 from ..options import Durability, WhenFull, seconds
-from .parts import Parts
+from .parts import Parts, Restored
 from .waiting import Steps, blocking
 
 __all__ = ["Putting"]
@@ -92,6 +92,17 @@ class Putting(Parts):
 
     _plain_items: bool = False
     """Whether items go in as the hot way has them: mapped, uncompressed."""
+
+    def _restore(self, items: Iterable[Restored]) -> None:
+        """Put items that were in a queue before, as one batch: each keeps its identity, dates and attempts. For tools that move queues; raises what `enqueue_batch` raises."""
+        self._refuse(taking=False)
+        parcels = []
+        for each in items:
+            parcel = self._pack(each.item, self._level(each.priority), each.expiry_ns)
+            parcel.id, parcel.enqueued_ns, parcel.attempts = each.id or None, each.enqueued_ns, each.attempts  # type: ignore[assignment]
+            parcels.append(parcel)
+        if parcels:
+            blocking(self._putting(parcels, self._options.durability, None, None))
 
     # --- arguments
 

@@ -14,7 +14,7 @@ from .._core.lane import lane_over
 from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .delivery import Delivery
-from .parts import Parts
+from .parts import Parts, Restored
 from .waiting import Steps, blocking
 
 __all__ = ["Taking"]
@@ -142,6 +142,44 @@ class Taking(Parts):
                 self._tell_later(lambda: self._options.on_expired(self._item_of(claim)))  # type: ignore[misc]
         self._settle(claim)
         self._n_expired += 1
+
+    def _hand_over(self, deliver: Callable[[list[Restored]], object], items: int, nbytes: int) -> int:
+        """Take up to so many items and about so many bytes out of line, and settle them when `deliver` has returned; if it raises they go back to their places. Returns how many.
+
+        For tools that move a queue: a process that dies in between finds them waiting.
+        """
+        claims: list[Claim] = []
+        try:
+            with self._head:
+                self._refuse(taking=True)
+                while len(claims) < items and nbytes > 0:
+                    claim = self._claim()
+                    if claim is None:
+                        break
+                    claims.append(claim)
+                    nbytes -= claim.nbytes
+            if claims:
+                deliver([self._restored(claim) for claim in claims])
+        except BaseException:
+            with self._head:
+                for claim in reversed(claims):
+                    self._return(claim)
+            raise
+        with self._head:
+            for claim in claims:
+                self._settle(claim, True)
+        if claims and self._is_power():
+            self._covered()
+        self._tell()
+        return len(claims)
+
+    def _restored(self, claim: Claim) -> Restored:
+        map, offset = self._locate(claim)
+        attempts = claim.attempts
+        if map is not None:
+            map.owner.attach()
+            attempts = min(255, attempts + map.attempts(offset))
+        return Restored(self._item_of(claim), claim.id, claim.priority, claim.enqueued_ns, claim.expiry_ns, attempts)
 
     # --- lease
 

@@ -293,6 +293,15 @@ class Disk:
         """Give the `flock` back, also for a child that was forked meanwhile and has not yet closed its copy of the descriptor."""
         fcntl.flock(fd, fcntl.LOCK_UN)
 
+    def await_lock(self, fd: int) -> None:
+        """Wait until nobody holds the `flock` of this open file. It is not kept."""
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def signal_changes(self) -> None:
+        """Have the kernel send SIGIO whenever a file of the folder is made, written, renamed or removed, for as long as the folder is open."""
+        fcntl.fcntl(self._folder, fcntl.F_NOTIFY, fcntl.DN_MODIFY | fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
+
     def close_file(self, fd: int) -> None:
         os.close(fd)
 

@@ -26,13 +26,16 @@ from .layout import Kind
 from .observation import Ending, Found, Header, Known, Reader, Standing, observe, read_records
 from .recovery import JOINS, Step, decide
 
-__all__ = ["Inspection", "Problem", "SegmentView", "StoredItem", "inspect", "items"]
+__all__ = ["Inspection", "Problem", "SegmentView", "StoredItem", "inspect", "items", "newest_ids"]
 
 _LOOKS_MAX: Final = 4
 """How often a folder is looked at before what looks wrong is believed."""
 
 _WINDOW_ENTRIES: Final = 4096
 _READ_AHEAD: Final = 256 * 1024
+
+
+OnStep = Callable[[int], object]
 
 
 class Problem(NamedTuple):
@@ -68,6 +71,8 @@ class SegmentView:
     created_ns: int
     plan: tuple[str, ...]
     """What opening the queue would do about it."""
+    tail: str = "clean"
+    """What is behind its last record: "clean", "torn" (records, or pieces of them, that nothing vouches for) or "half_batch" (a batch that was never completed)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,11 @@ class Inspection:
     def ok(self) -> bool:
         return not self.problems
 
+    @property
+    def torn(self) -> tuple[str, ...]:
+        """Segments at whose end something is missing that nothing vouches for, as a power cut leaves it. A batch that a kill left incomplete does not count."""
+        return tuple(each.name for each in self.segments if each.tail == "torn" or "CUT_WHOLE" in each.plan)
+
     def __str__(self) -> str:
         lines = [
             f"{self.path}: {self.waiting:,} items waiting of {self.records:,} in {len(self.segments):,} segments, {self.bytes:,} bytes"
@@ -137,22 +147,22 @@ def _time(ns: int) -> str:
         return f"{ns} ns"  # a clock that was far off
 
 
-def inspect(path: str | os.PathLike[str], *, deep: bool = False) -> Inspection:
-    """Look at the folder of a queue. Raises FileNotFoundError if there is none, `UnsafeFolder` if something else is in its place."""
+def inspect(path: str | os.PathLike[str], *, deep: bool = False, on_step: OnStep = lambda nbytes: None) -> Inspection:
+    """Look at the folder of a queue; `on_step` is told of every segment, with its bytes. Raises FileNotFoundError if there is none, `UnsafeFolder` if something else is in its place."""
     with Disk.open_folder(path, Access.LOOK) as disk:
-        before = _look(disk, deep)
+        before = _look(disk, deep, on_step)
         for _ in range(_LOOKS_MAX - 1):
             if not before.problems and not before.torn_bytes:
                 break
             # A batch, a seal or a compaction that was under way looks like damage for as long as it takes.
-            again = _look(disk, deep)
+            again = _look(disk, deep, lambda nbytes: None)
             if again.problems == before.problems and again.torn_bytes == before.torn_bytes:
                 break
             before = again
         return before
 
 
-def _look(disk: Disk, deep: bool) -> Inspection:
+def _look(disk: Disk, deep: bool, on_step: OnStep) -> Inspection:
     listing = disk.listing()
     names = [(layout.parse_name(entry.name), entry) for entry in listing]
     segments = [(entry.name, parsed.number or 0) for parsed, entry in names if parsed.kind is Kind.SEGMENT]
@@ -170,6 +180,7 @@ def _look(disk: Disk, deep: bool) -> Inspection:
         except FileNotFoundError:
             pass
         views.append(_view(each, levels))
+        on_step(each.size)
     leftovers = tuple(entry.name for parsed, entry in names if parsed.kind in (Kind.PREPARED, Kind.SPARE))
     quarantined = _quarantined(disk, listing)
     by_priority: Counter[int] = Counter()
@@ -248,6 +259,7 @@ def _view(each: Found, levels: Counter[int]) -> SegmentView:
         torn_records=torn_records,
         created_ns=header.created_ns if header else 0,
         plan=tuple(step.name for step in plan),
+        tail=reading.tail.name.lower() if reading else "clean",
     )
 
 
@@ -274,7 +286,9 @@ def _problems_of(each: Found) -> Iterator[Problem]:
 
 
 def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
-    """Every record and every index of a segment that has a good footer; the others have been read already."""
+    """Every record and every index of a segment that has a good footer (the others have been read already), and every word of attempt counts."""
+    if rotten := sum(1 for _ in _Leases(each.whole, file.read).rotten()):
+        yield Problem(each.name, each.whole.attempts_start, f"{rotten} words of attempt counts do not check")
     footer, header = each.footer, each.whole
     if each.ending is not Ending.SEALED or footer is None:
         return
@@ -283,17 +297,23 @@ def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
         reading = read_records(data, header.salt, start, Known(end, end))
     if file.read(end, 1) == b"":
         return  # it went, or was rewritten, while it was read
+    indexes = {entry.priority: file.read(entry.index_start, entry.index_size) for entry in each.directory}
+    good = all(entry.vouches_for(indexes[entry.priority], header.salt) for entry in each.directory)
+    done = _Done(header, file.marks(header))
+    waiting = [8 * at for index in indexes.values() for at in array("I", index) if 8 * at not in done] if good else []
+    listed = sum(len(index) for index in indexes.values()) // layout.INDEX_ENTRY.size
     for stretch in reading.damaged:
-        yield Problem(each.name, stretch.offset, f"{stretch.length} bytes of records do not check ({stretch.reason})")
-    lost = footer.count - len(reading.records)
-    if lost and not reading.damaged:
-        yield Problem(each.name, start, f"{lost} records are missing")
-    lanes = {lane[0]: lane for lane in reading.lanes}
+        # What is settled, or was set aside and marked, is no loss any more.
+        if not good or any(stretch.offset <= offset < stretch.offset + stretch.length for offset in waiting):
+            yield Problem(each.name, stretch.offset, f"{stretch.length} bytes of records do not check ({stretch.reason})")
+    if listed > len(reading.records) and not reading.damaged:
+        yield Problem(each.name, start, f"{listed - len(reading.records)} records are missing")
+    lanes = {lane[0]: lane[1].tobytes() for lane in reading.lanes}
     for entry in each.directory:
-        index = file.read(entry.index_start, entry.index_size)
+        index = indexes[entry.priority]
         if not entry.vouches_for(index, header.salt):
             yield Problem(each.name, entry.index_start, f"the index of priority {entry.priority} does not check")
-        elif not lost and (entry.priority not in lanes or lanes[entry.priority][1].tobytes() != index):
+        elif not reading.damaged and lanes.get(entry.priority) != index:
             yield Problem(each.name, entry.index_start, f"the index of priority {entry.priority} does not list the records that are there")
 
 
@@ -318,17 +338,32 @@ class _Done:
 class _Leases:
     """The attempt counts of a segment, as they were when they were read."""
 
-    def __init__(self, header: layout.SegmentHeader, file: Reader) -> None:
+    def __init__(self, header: layout.SegmentHeader, read: Callable[[int, int], bytes]) -> None:
         self._header = header
         words = -(-header.slots // layout.ATTEMPTS_PER_WORD)
-        self._area = file.read(header.attempts_start, layout.WORD.size * words)
+        self.area = read(header.attempts_start, layout.WORD.size * words)
 
     def of(self, offset: int) -> int:
         i, place = divmod(layout.slot_of(offset, self._header.records_start), layout.ATTEMPTS_PER_WORD)
-        word = self._area[layout.WORD.size * i : layout.WORD.size * (i + 1)]
+        word = self.area[layout.WORD.size * i : layout.WORD.size * (i + 1)]
         if not any(word):
             return 0  # never leased
         return (layout.attempts_of(word, self._header.salt, i) or 0) >> 8 * place & 0xFF
+
+    def rotten(self) -> Iterator[int]:
+        """Where the first record of each word would be that does not check."""
+        if not any(self.area):
+            return
+        for i in range(len(self.area) // layout.WORD.size):
+            word = self.area[layout.WORD.size * i : layout.WORD.size * (i + 1)]
+            if any(word) and layout.attempts_of(word, self._header.salt, i) is None:
+                yield self._header.records_start + layout.SLOT * layout.ATTEMPTS_PER_WORD * i
+
+
+def rotten_counts(header: layout.SegmentHeader, read: Callable[[int, int], bytes]) -> tuple[bytes, list[int]]:
+    """The attempt counts of a segment, and where the first record of each word would be that does not check."""
+    leases = _Leases(header, read)
+    return leases.area, list(leases.rotten())
 
 
 def _waiting_by_priority(each: Found, file: Reader) -> Counter[int]:
@@ -425,6 +460,8 @@ class StoredItem(NamedTuple):
     """Leases before and since it was written; 255 stands for more."""
     segment: str
     offset: int
+    place: int
+    """Where it stands in its priority's line: its sequence number, negative if it was put in front."""
 
 
 def items(path: str | os.PathLike[str], on_problem: Callable[[Problem], None] | None = None) -> Iterator[StoredItem]:
@@ -452,6 +489,28 @@ def items(path: str | os.PathLike[str], on_problem: Callable[[Problem], None] | 
                     lanes.setdefault(priority, []).append((first_place, i, each))
         for priority in sorted(lanes, reverse=True):
             yield from _line(disk, priority, sorted(lanes[priority], key=lambda run: run[:2]), tell)
+
+
+def newest_ids(path: str | os.PathLike[str], most: int) -> list[bytes]:
+    """The ids of the last records of the log, settled ones too, the newest last; at most `most` of them."""
+    ids: list[bytes] = []
+    with Disk.open_folder(path, Access.LOOK) as disk:
+        names = [(layout.parse_name(entry.name), entry.name) for entry in disk.listing()]
+        found, _ = observe(disk, ((name, parsed.number or 0) for parsed, name in names if parsed.kind is Kind.SEGMENT), may_vanish=True)
+        for each in reversed(found):
+            if len(ids) >= most:
+                break
+            if _joins(each) and each.count:
+                ids[:0] = _ids_of(disk, each, most - len(ids))
+    return ids
+
+
+def _ids_of(disk: Disk, each: Found, most: int) -> list[bytes]:
+    with Reader(disk, each.name) as file:
+        offsets = sorted(8 * at for priority, _ in _lanes_of(each) for window in _index_of(each, file, priority) for at in window)[-most:]
+        heads = ((file.read(offset, layout.RECORD_HEADER.size), offset) for offset in offsets)
+        fields = (parse_header(head, 0, each.whole.salt, offset) for head, offset in heads)
+        return [found["id"] for found in fields if found is not None]
 
 
 def _lanes_of(each: Found) -> list[tuple[int, int]]:
@@ -502,7 +561,7 @@ def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]
     except FileNotFoundError:
         return  # consumed by the owner since
     with file:
-        done, leases, ahead = _Done(header, file.marks(header)), _Leases(header, file), _Ahead(file)
+        done, leases, ahead = _Done(header, file.marks(header)), _Leases(header, file.read), _Ahead(file)
         for window in _index_of(each, file, priority):
             for offset8 in window:
                 offset = 8 * offset8
@@ -517,5 +576,5 @@ def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]
                 attempts = fields["attempts"] + leases.of(offset)
                 yield fields["place"], StoredItem(
                     stored[8 * fields["extension"] :], fields["kind"], fields["codec"], fields["raw_length"], priority, fields["sequence"],
-                    fields["id"], fields["enqueued_ns"], fields["expiry_ns"], min(layout.ATTEMPTS_MAX, attempts), each.name, offset,
+                    fields["id"], fields["enqueued_ns"], fields["expiry_ns"], min(layout.ATTEMPTS_MAX, attempts), each.name, offset, fields["place"],
                 )
