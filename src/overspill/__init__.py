@@ -29,7 +29,6 @@ from .errors import (
 from .hybrid import HybridQueue
 from .item import Priority
 from .options import Durability, GiB, KiB, MiB, OverflowStrategy, RateLimit, WhenFull
-from .priority import PriorityQueue
 from .serializers import Serializer
 from .stats import QueueStats
 
@@ -37,6 +36,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
-    "NotSerializable", "OverflowStrategy", "Priority", "PriorityQueue", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "QueueStats", "RateLimit",
+    "NotSerializable", "OverflowStrategy", "Priority", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "QueueStats", "RateLimit",
     "RateLimited", "Serializer", "UnknownFormat", "UnsafeFolder", "WhenFull",
 ]

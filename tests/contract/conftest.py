@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from overspill import Durability, HybridQueue, OverflowStrategy, PriorityQueue, QueueEmpty
+from overspill import Durability, HybridQueue, OverflowStrategy, QueueEmpty
 from overspill._runtime.clock import ManualClock
 
 MEMORY, PROCESS, POWER = Durability.MEMORY, Durability.PROCESS, Durability.POWER
@@ -35,7 +35,6 @@ class Setting:
     memory_size: int = 1000
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     note: str = ""
-    face: type[HybridQueue] = HybridQueue
 
     @property
     def on_disk(self) -> bool:
@@ -48,7 +47,7 @@ class Setting:
 
     def __str__(self) -> str:
         if self.durability is None:
-            return "memory_only" + self.note
+            return "memory_only"
         parts = [self.durability.name, "plain" if self.plain else "mapped", str(self.memory_size), self.note]
         return "-".join(part for part in parts if part)
 
@@ -71,10 +70,7 @@ _VARIED = [
     for durability, plain in ((MEMORY, False), (PROCESS, True))
 ]
 
-_FACES = [Setting(None, face=PriorityQueue, note="-priority_queue"), Setting(PROCESS, memory_size=2, face=PriorityQueue, note="priority_queue")]
-"""Whoever derives from `HybridQueue` keeps its contract."""
-
-SETTINGS = [Setting(None), *_SIZES, *_ROOMY, *_VARIED, *_FACES]
+SETTINGS = [Setting(None), *_SIZES, *_ROOMY, *_VARIED]
 ON_DISK = [setting for setting in SETTINGS if setting.on_disk]
 TINY = [setting for setting in _SIZES if setting.memory_size == 2]
 """One for each durability and writer: for tests that choose the other options themselves."""
@@ -99,7 +95,7 @@ class Place:
 
     def open(self, name: str = "q", *, under: Path | None = None, **more: Any) -> HybridQueue:
         under = under or self.path
-        queue = self.setting.face(name, under if self.setting.on_disk else None, **self.options(**more))
+        queue = HybridQueue(name, under if self.setting.on_disk else None, **self.options(**more))
         self.queues.append(queue)
         self._under[id(queue)] = under
         return queue

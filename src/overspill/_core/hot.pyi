@@ -127,16 +127,6 @@ class HotQueue:
         durability: Durability | None = None,
         timeout: float | timedelta | None = None,
     ) -> None: ...
-    def enqueue_with_priority(
-        self,
-        item: Any,
-        priority: int = 128,
-        *,
-        ttl: float | timedelta | None = None,
-        delay: float | timedelta | None = None,
-        durability: Durability | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> None: ...
     def enqueue_batch(
         self,
         items: Iterable[Any],
@@ -160,7 +150,6 @@ class HotQueue:
 
     # What the runtime calls.
     def _claim(self) -> Claim | None: ...
-    def _choose(self) -> tuple[int, int]: ...
     def _claim_from(self, priority: int) -> Claim | None: ...
     def _claim_hot(self) -> Claim | None: ...
     def _settle(self, claim: Claim, dequeued: bool = False) -> None: ...

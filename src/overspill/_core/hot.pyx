@@ -29,7 +29,6 @@ cdef extern from "Python.h":
     bint PyLong_Check(object o)
     bint PyBool_Check(object o)
     long PyLong_AsLong(object o) except? -1
-    long PyLong_AsLongAndOverflow(object o, int *overflow) except? -1
     bint PyTuple_CheckExact(object o)
     bint PyList_CheckExact(object o)
     PyObject *PySequence_Fast_GET_ITEM(object o, Py_ssize_t i)
@@ -52,16 +51,6 @@ cdef enum:
     NORMAL = 128
     SMALL_PAYLOAD = 32768  # above it a payload is written to the file by pwrite, without the interpreter lock
 cdef int64_t NO_LIMIT = 0x7fffffffffffffff
-
-
-cdef inline int level_of(object priority) except -2:
-    """The priority as a number, -1 if it is none: the slow way then says so."""
-    cdef int overflow
-    cdef long level
-    if not PyLong_Check(priority) or PyBool_Check(priority):
-        return -1
-    level = PyLong_AsLongAndOverflow(priority, &overflow)
-    return <int>level if overflow == 0 and 0 <= level <= 255 else -1
 
 
 cdef class Parcel:
@@ -197,14 +186,6 @@ cdef class HotQueue:
             return
         self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
 
-    def enqueue_with_priority(self, item, priority=NORMAL, *, ttl=None, delay=None, durability=None, timeout=None):
-        """As `enqueue`, with the priority as the second argument: an int from 0 to 255, higher first."""
-        if self.enqueue_hot(item, priority, ttl, delay, durability):
-            if self._commits:
-                self._covered()
-            return
-        self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
-
     def dequeue(self, timeout=None):
         """Take the first item: highest priority, then first in line. It is settled: it will not come back.
 
@@ -302,19 +283,25 @@ cdef class HotQueue:
 
     @cython.final
     cdef inline int enqueue_hot(self, object item, object priority, object ttl, object delay, object durability) except -1:
-        cdef int level
+        cdef long level = NORMAL
         if self._hot_in and ttl is None and delay is None and durability is None:
-            level = level_of(priority)
-            if level >= 0:
+            if not PyLong_CheckExact(priority):
+                if not PyLong_Check(priority) or PyBool_Check(priority):
+                    return 0
+                level = PyLong_AsLong(priority)
+            else:
+                level = PyLong_AsLong(priority)
+            if 0 <= level <= 255:
                 return self.put_hot(item, <uint8_t>level)
         return 0
 
     @cython.final
     cdef inline int enqueue_batch_hot(self, object items, object priority, object ttl, object delay, object durability) except -1:
-        cdef int level
+        cdef long level = -1
         if self._hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
-            level = level_of(priority)
-            if level >= 0:
+            if PyLong_Check(priority) and not PyBool_Check(priority):
+                level = PyLong_AsLong(priority)
+            if 0 <= level <= 255:
                 return self.put_batch_hot(items, <uint8_t>level)
         return 0
 
@@ -639,11 +626,10 @@ cdef class HotQueue:
     # --- taking
 
     @cython.final
-    cdef inline int top(self, int *looks) noexcept:
-        """The highest priority that may hold an item, -1 if none does. `looks` counts what was looked at, for a test to see: no caller pays for what it does not read."""
+    cdef inline int top(self) noexcept:
+        """The highest priority that may hold an item, -1 if none does."""
         cdef int w
         for w in range(3, -1, -1):
-            looks[0] += 1
             if self.nonempty[w]:
                 return 64 * w + 63 - __builtin_clzll(self.nonempty[w])
         return -1
@@ -657,8 +643,7 @@ cdef class HotQueue:
     @cython.final
     cdef int take_hot(self, Entry *out, bint direct_only) except -1:
         """1: `out` is the first item, out of line and unsettled. 0: nothing has changed; empty, or the slow way must decide."""
-        cdef int looks = 0
-        cdef int priority = self.top(&looks)
+        cdef int priority = self.top()
         cdef Lane lane
         cdef Entry *e
         cdef Run run
@@ -733,9 +718,9 @@ cdef class HotQueue:
     @cython.final
     cdef int take(self, Entry *out) except -1:
         """As `take_hot`, but does whatever is needed: reads the disk, skips what has expired. The caller holds the head of the queue."""
-        cdef int priority, looks = 0
+        cdef int priority
         while True:
-            priority = self.top(&looks)
+            priority = self.top()
             if priority < 0:
                 return 0
             if self.take_from(<Lane>self.lane_at[priority], out):
@@ -857,12 +842,6 @@ cdef class HotQueue:
             if best < 0 or place < least:
                 best, least = lane.priority, place
         return best
-
-    def _choose(self):
-        """(the priority that the next item is taken from, in how many looks it was found); the priority is -1 if nothing waits."""
-        cdef int looks = 0
-        cdef int priority = self.top(&looks)
-        return priority, looks
 
     def _claim_hot(self):
         """Take the first item as a Claim if that needs no lock; else None."""

@@ -17,11 +17,19 @@ except ModuleNotFoundError:
     raise SystemExit(2) from None
 
 from .demo import demo
+from .feeding import get, put
+from .looking import ls, peek, stats
+from .mending import compact, repair, verify
+from .moving import drain, export, import_
+from .piping import pipe
 from .program import INTERRUPTED, Program, main
 
 __all__ = ["INTERRUPTED", "Program", "main"]
 
 SECTIONS = {
+    "Put and get": (put, get, pipe),
+    "Look, beside a running owner too": (stats, ls, peek),
+    "Salvage": (verify, repair, export, import_, drain, compact),
     "Try it": (demo,),
 }
 

@@ -6,7 +6,6 @@ Accepted: `64MiB`, `10GB`, `4096`; `5m`, `1h30m`, `2.5`. Printed: at most three 
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +15,7 @@ from ..errors import InvalidOption
 from ..item import Priority
 from ..options import parse_duration, parse_size, validate_name
 
-__all__ = ["DURATION", "FOLDER", "NEW_FOLDER", "PRIORITY", "SIZE", "count_text", "duration_text", "size_text", "time_text"]
+__all__ = ["DURATION", "FOLDER", "NEW_FOLDER", "PRIORITY", "SIZE", "count_text", "duration_text", "size_text"]
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -122,10 +121,3 @@ def count_text(n: float) -> str:
     return f"{n:,.0f}"
 
 
-def time_text(ns: int) -> str:
-    """A moment in nanoseconds since the epoch, exactly, as RFC 3339 in UTC."""
-    whole, rest = divmod(ns, 10**9)
-    try:
-        return f"{datetime.fromtimestamp(whole, timezone.utc):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
-    except (OverflowError, ValueError):
-        return f"{ns} ns"  # a clock that was far off

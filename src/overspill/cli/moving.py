@@ -1,0 +1,111 @@
+"""`export`, `import` and `drain`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import IO
+
+import click
+
+from .. import salvage
+from ..hybrid import HybridQueue
+from .output import progress
+from .program import FOUND, Failure, command, json_option, print_json
+from .words import FOLDER, NEW_FOLDER, SIZE
+
+__all__ = ["drain", "export", "import_"]
+
+
+@command(example="overspill export queues/jobs --output jobs.jsonl")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.  [default: stdout]")
+@click.option("--resume", is_flag=True, help="Go on with a file that was cut short: behind its last complete line.")
+@json_option
+def export(folder: Path, output: Path | None, resume: bool, as_json: bool) -> None:
+    """Print what waits in the queue in DIR as JSON Lines, with ids, priorities, dates and attempts; take nothing.
+
+    Works beside a running owner and on a damaged copy: damaged items are left out and named on stderr, and a wrong payload is never written. Exits with 1 if any was left out.
+    """
+    if resume and output is None:
+        raise Failure("--resume needs --output, the file to go on with")
+    if not salvage.is_queue(folder):
+        raise salvage.NoQueue(f"{folder} holds no queue")
+    out = _export_file(output, resume)
+    try:
+        total = None if resume else HybridQueue.inspect(folder).waiting
+        with progress("export", total=total) as bar:
+            done = salvage.export(folder, out, resume=resume, on_step=bar, on_problem=lambda problem: click.echo(f"overspill: left out: {problem}", err=True))
+    finally:
+        if output is not None:
+            out.close()
+    if as_json:
+        click.echo(_summary(done), err=output is None)
+    elif output is not None and sys.stderr.isatty():
+        click.echo(f"{done.items:,} items written to {output}", err=True)
+    raise SystemExit(FOUND if done.problems else 0)
+
+
+def _export_file(output: Path | None, resume: bool) -> IO[bytes]:
+    if output is None:
+        return sys.stdout.buffer
+    if resume:
+        return open(output, "r+b" if output.exists() else "w+b")
+    try:
+        return open(output, "xb")
+    except FileExistsError:
+        raise Failure(f"{output} is there already: --resume goes on with it, or choose another name") from None
+
+
+def _summary(done: salvage.Exported) -> str:
+    return json.dumps({"items": done.items, "skipped": done.skipped, "problems": [problem._asdict() for problem in done.problems]})
+
+
+@command("import", example="overspill import queues/copy jobs.jsonl")
+@click.argument("folder", metavar="DIR", type=NEW_FOLDER)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--resume", is_flag=True, help="Pass over the lines that an import which was cut short has put.")
+@click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
+@json_option
+def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_json: bool) -> None:
+    """Put the items of an export, FILE or stdin, into the queue in DIR, which is made if it is not there.
+
+    Every item keeps its id, dates, priority and attempts. A line needs only one of the keys text, item and base64.
+    """
+    if resume and file is None:
+        raise Failure("--resume needs FILE: it is read twice")
+    source: IO[bytes] = sys.stdin.buffer if file is None else open(file, "rb")
+    with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress("import", total=None) as bar:
+        n, passed = salvage.import_lines(q, source, resume=resume, on_step=bar)
+    if as_json:
+        print_json({"imported": n, "passed_over": passed})
+    elif sys.stderr.isatty():
+        click.echo(f"{n:,} items put" + (f", {passed:,} lines passed over" if passed else ""), err=True)
+
+
+@command(example="overspill drain queues/old queues/new")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("target", type=NEW_FOLDER, required=False)
+@click.option("--exec", "run", metavar="COMMAND", help="Run COMMAND for every batch, with the items on its stdin, a line each; a batch is done when it ends with 0.")
+@click.option("--batch", type=click.IntRange(1), default=1000, show_default=True, help="At most so many items at once.")
+@click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder TARGET never takes more.")
+@json_option
+def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_disk: int, as_json: bool) -> None:
+    """Move everything from the queue in DIR to the queue in TARGET, or to a command.
+
+    An item leaves DIR when its batch has arrived. Killed and run again, a drain into TARGET loses nothing and repeats nothing; a command may get its last batch again.
+    """
+    if (target is None) == (run is None):
+        raise Failure("drain needs TARGET or --exec COMMAND, and not both")
+    with salvage.open_queue(folder) as source, progress("drain", total=len(source) or None) as bar:
+        if run is not None:
+            fields = {"moved": salvage.drain_to_command(source, run, on_step=bar, batch_items=batch)}
+        else:
+            assert target is not None
+            with salvage.open_queue(target, create=True, max_disk_size=max_disk) as into:
+                fields = salvage.drain(source, into, on_step=bar, batch_items=batch)._asdict()
+    if as_json:
+        print_json(fields)
+    elif sys.stderr.isatty():
+        click.echo(f"{fields['moved']:,} items moved", err=True)
