@@ -97,6 +97,8 @@ class QueueStats:
     sync_latency: SyncLatency = field(repr=False, default=SyncLatency())
     state: str = "open"
     """`open`, `closing` (nothing more comes in), `closed`, or `broken` (the disk failed: nothing works until it is opened again)."""
+    disk_limit: int | None = None
+    """`max_disk_size`; None without a disk."""
     opened_at: float = 0.0
     """When the queue was opened, in seconds since the epoch; the counts are from then on."""
 

@@ -284,7 +284,7 @@ class Assembled(Keeping):
                 oldest_age=None if not oldest_ns else max(0.0, (self._now_ns() - oldest_ns) / 1e9),
                 segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
                 sync_seconds_last=latency.last, sync_seconds_max=latency.longest, sync_seconds_total=latency.total, recovery=self._recovery,
-                refused=dict(self._refused), sync_latency=latency, opened_at=self._opened_ns / 1e9,
+                refused=dict(self._refused), sync_latency=latency, disk_limit=log.max_bytes if log is not None else None, opened_at=self._opened_ns / 1e9,
                 state="broken" if log is not None and log.broken is not None and self._state != "closed" else self._state,
             )
 

@@ -13,12 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .endpoint import serve
     from .opentelemetry import instrument, uninstrument
     from .prometheus import register, unregister
 
-__all__ = ["instrument", "register", "uninstrument", "unregister"]
+__all__ = ["instrument", "register", "serve", "uninstrument", "unregister"]
 
-_HOMES = {"instrument": "opentelemetry", "register": "prometheus", "uninstrument": "opentelemetry", "unregister": "prometheus"}
+_HOMES = {"instrument": "opentelemetry", "register": "prometheus", "serve": "endpoint", "uninstrument": "opentelemetry", "unregister": "prometheus"}
 
 
 def __getattr__(name: str) -> Any:

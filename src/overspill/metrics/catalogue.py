@@ -21,8 +21,8 @@ __all__ = ["METRICS", "STATES", "SYNC_DURATION", "After", "Kind", "Metric"]
 STATES: Final = ("open", "closing", "closed", "broken", "unreadable")
 """Those of `QueueStats.state`, and one for a queue that could not even be asked."""
 
-Reading = float | Mapping[str, float]
-"""One value, or one for each value of the metric's label."""
+Reading = float | Mapping[str, float] | None
+"""One value, or one for each value of the metric's label; None where the queue has no such thing."""
 
 
 class Kind(Enum):
@@ -102,6 +102,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _gauge("memory_use_ratio", "ratio", "Share of the memory budget in use, items or bytes, whichever is greater", lambda s: s.memory_ratio),
     _gauge("disk_items", "items", "Waiting with their payload only on disk", lambda s: s.disk_items),
     _gauge("disk_bytes", "bytes", "What the folder takes, preallocation and quarantine included", lambda s: s.disk_bytes),
+    _gauge("disk_limit_bytes", "bytes", "`max_disk_size`; not there without a disk", lambda s: s.disk_limit, After.OPENING),
     _gauge("disk_use_ratio", "ratio", "Share of `max_disk_size` in use", lambda s: s.disk_ratio),
     _gauge("pressure_ratio", "ratio", "Up to 1 the share of the memory budget in use; above 1 when items wait on disk only", lambda s: s.pressure),
     _gauge("oldest_age_seconds", "seconds", "Since the oldest item in line was enqueued; 0 when nothing waits", lambda s: s.oldest_age or 0),

@@ -87,7 +87,7 @@ def _reader(metric: Metric) -> _Read:
         reading = metric.read(stats)
         if isinstance(reading, Mapping):
             return [({str(metric.label): key}, value) for key, value in reading.items()]
-        return [({}, reading)]
+        return [] if reading is None else [({}, reading)]
 
     return read
 

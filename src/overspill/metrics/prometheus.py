@@ -57,7 +57,7 @@ def _samples(metric: Metric, stats: QueueStats | None) -> Iterator[tuple[list[st
     reading = metric.read(stats)
     if isinstance(reading, Mapping):
         yield from (([value], number) for value, number in reading.items())
-    else:
+    elif reading is not None:
         yield [], reading
 
 
