@@ -26,7 +26,7 @@ help:
 run: $(VENV)/has-demo
 	$(BIN)/overspill demo
 
-test: $(VENV)/has-test
+test: $(VENV)/has-test $(BIN)/promtool
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 bench: $(VENV)/has-bench
@@ -45,6 +45,21 @@ crash: $(VENV)/has-test
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Overspill needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+
+# A real Prometheus for the tests of the alert rules and the board: the one that is there, or Debian's package, unpacked and not installed, so that no service begins and
+# nothing stays behind. Where it cannot be had the tests that need it are skipped, and say so.
+APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=20
+$(BIN)/promtool: | $(BIN)/python
+	@if command -v prometheus promtool >/dev/null; then \
+		for program in prometheus promtool; do ln -sf "$$(command -v $$program)" $(BIN)/; done; \
+	elif ! command -v apt-get dpkg-deb >/dev/null; then \
+		echo 'make: no Prometheus here, and no apt-get to fetch one: some tests will be skipped'; \
+	else \
+		mkdir -p $(VENV)/fetched && cd $(VENV)/fetched && { [ "$$(id -u)" != 0 ] || $(APT) update; } && $(APT) download prometheus \
+		&& dpkg-deb -x prometheus_*.deb . && mv usr/bin/prometheus usr/bin/promtool ../bin/ \
+		|| echo 'make: Prometheus could not be fetched: some tests will be skipped'; \
+		rm -rf "$(CURDIR)/$(VENV)/fetched"; \
+	fi
 
 # One stamp for each extra of pyproject.toml. An editable install compiles the core in place.
 $(VENV)/has-%: $(BUILT_OF) | $(BIN)/python

@@ -10,6 +10,7 @@ with the extra `metrics`, and are imported when a face is used for the first tim
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,9 +18,23 @@ if TYPE_CHECKING:
     from .opentelemetry import instrument, uninstrument
     from .prometheus import register, unregister
 
-__all__ = ["instrument", "register", "serve", "uninstrument", "unregister"]
+__all__ = ["board", "instrument", "register", "rules", "serve", "uninstrument", "unregister"]
 
 _HOMES = {"instrument": "opentelemetry", "register": "prometheus", "serve": "endpoint", "uninstrument": "opentelemetry", "unregister": "prometheus"}
+
+
+def rules() -> str:
+    """Alert rules for Prometheus, as the text of a rules file."""
+    return _shipped("alerts.yml")
+
+
+def board() -> str:
+    """A board for Grafana, as the JSON that its import dialog takes."""
+    return _shipped("board.json")
+
+
+def _shipped(name: str) -> str:
+    return files(__package__).joinpath("shipped", name).read_text(encoding="utf-8")
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,7 @@ class Watched:
         self._lock = threading.Lock()
         self._queues: dict[str, weakref.ref[Observable]] = {}
         self._pid = os.getpid()
+        self._mute: set[str] = set()
 
     def add(self, queue: Observable, name: str | None = None) -> None:
         """Watch the queue from now on. Again is no error; another open queue under the same name is."""
@@ -72,10 +73,13 @@ class Watched:
             try:
                 stats = queue.stats()
             except Exception:
-                # One queue that cannot answer must not hide all the others.
-                logging.getLogger("overspill").exception("%r could not be asked for its stats", queue)
+                # One queue that cannot answer must not hide all the others. The log hears of it once, not at every scrape.
+                if name not in self._mute:
+                    logging.getLogger("overspill").exception("%r could not be asked for its stats", queue)
+                    self._mute.add(name)
                 seen.append((name, None))
                 continue
+            self._mute.discard(name)
             if stats.state == "closed":
                 self.remove(queue)
             else:
