@@ -100,7 +100,7 @@ def _instance_verb(name: str) -> Callable[..., Any]:
 
 
 INSTANCE_VERBS = (
-    "create", "allocate", "truncate", "datasync", "sync_folder", "rename", "unlink", "open_rw", "open_ro", "pread", "listing", "subfolder", "try_lock",
+    "create", "allocate", "truncate", "datasync", "sync_folder", "rename", "unlink", "open_rw", "open_ro", "pread", "listing", "subfolder", "try_lock", "punch_hole",
 )
 for _name in INSTANCE_VERBS:
     setattr(FaultyDisk, _name, _instance_verb(_name))

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 import overspill
-from overspill import HybridQueue
+from overspill import HybridQueue, StreamQueue
 
 SOURCE = Path(overspill.__file__).parent
 
 NAMES = {
-    "HybridQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty", "QueueFull", "QueueClosed", "QueueBroken",
+    "HybridQueue", "StreamQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty", "QueueFull", "QueueClosed", "QueueBroken",
     "QueueLocked", "RateLimited", "ItemRejected", "ItemTooLarge", "NotSerializable", "LeaseExpired", "CorruptedData", "UnknownFormat",
 }  # fmt: skip
-LATER = {"PriorityQueue", "CircularBuffer", "StreamQueue", "AsyncHybridQueue", "Queue"}
+LATER = {"PriorityQueue", "CircularBuffer", "AsyncHybridQueue", "Queue"}
 
 VERBS = {
     "enqueue": "(self, item, *, priority, ttl, delay, durability, timeout)",
@@ -68,7 +68,7 @@ def test_all_is_sorted_and_says_each_name_once() -> None:
 
 def test_a_star_import_brings_no_stranger() -> None:
     for name in set(overspill.__all__) - NAMES - LATER:
-        assert name in {"Delivery", "InvalidOption", "QueueStats", "Serializer", "UnsafeFolder"}, f"{name} is public by accident, or this list is to grow"
+        assert name in {"Delivery", "InvalidOption", "QueueStats", "Serializer", "StreamStats", "UnsafeFolder"}, f"{name} is public by accident, or this list is to grow"
 
 
 @pytest.mark.parametrize(("verb", "expected"), VERBS.items())
@@ -78,6 +78,23 @@ def test_signatures_are_those_of_the_contract(verb: str, expected: str) -> None:
         parameters=[parameter.replace(default=parameter.empty, annotation=parameter.empty) for parameter in signature.parameters.values()], return_annotation=signature.empty
     )  # fmt: skip
     assert str(bare).startswith(expected)
+
+
+STREAM = {
+    "__init__": "(self, stream_id, memory_size, disk_path, *, rate_limit", "enqueue": "(self, data)", "dequeue": "(self)", "dequeue_timeout": "(self, seconds)", "try_dequeue": "(self)",
+    "get_depth": "(self)", "get_pressure": "(self)", "has_disk_data": "(self)", "stats": "(self)", "close": "(self, drain)",
+}  # fmt: skip
+
+
+def test_a_stream_has_the_names_of_the_second_document_and_few_others() -> None:
+    for verb, expected in STREAM.items():
+        signature = inspect.signature(getattr(StreamQueue, verb))
+        bare = [parameter.replace(default=parameter.empty, annotation=parameter.empty) for parameter in signature.parameters.values()]
+        assert str(signature.replace(parameters=bare, return_annotation=signature.empty)).startswith(expected)
+    assert inspect.signature(StreamQueue).parameters["rate_limit"].default == overspill.RateLimit(10_000, burst=1000)
+    public = {name for name in dir(StreamQueue) if not name.startswith("_")}
+    assert public - set(STREAM) == {"stream_id", "recovery", "closed"}
+    assert all(len(inspect.getdoc(getattr(StreamQueue, name)) or "") > 15 for name in public)
 
 
 def test_defaults_are_those_of_the_contract() -> None:

@@ -30,12 +30,13 @@ from .hybrid import HybridQueue
 from .item import Priority
 from .options import Durability, GiB, KiB, MiB, OverflowStrategy, RateLimit, WhenFull
 from .serializers import Serializer
-from .stats import QueueStats
+from .stats import QueueStats, StreamStats
+from .stream import StreamQueue
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
     "NotSerializable", "OverflowStrategy", "Priority", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "QueueStats", "RateLimit",
-    "RateLimited", "Serializer", "UnknownFormat", "UnsafeFolder", "WhenFull",
+    "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
 ]

@@ -46,6 +46,7 @@ __all__ = [
     "WhenFull",
     "check_thresholds",
     "disk_size_for",
+    "folder_path",
     "load_config",
     "parse_duration",
     "parse_size",
@@ -158,7 +159,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.name is not None:
             validate_name(self.name)
-        self._put("disk_path", _folder("disk_path", self.disk_path))
+        self._put("disk_path", folder_path("disk_path", self.disk_path))
         _whole("memory_size", self.memory_size, 1, _COUNT_MAX)
         if self.memory_limit is not None:
             _whole("memory_limit", self.memory_limit, 1, _BYTES_MAX, or_none=True)
@@ -321,7 +322,8 @@ def _member(key: str, value: object, of: type[Enum]) -> None:
         raise InvalidOption(key, value, " or ".join(f"{of.__name__}.{member.name}" for member in of))
 
 
-def _folder(key: str, value: object) -> str | None:
+def folder_path(key: str, value: object) -> str | None:
+    """The path as a str, or None."""
     if value is None:
         return None
     try:
@@ -460,7 +462,7 @@ def load_config(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
 
 
 def _read(source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
-    path = _folder("config", source)
+    path = folder_path("config", source)
     if path is None:
         raise InvalidOption("config", source, "a mapping, or the path of a .toml or .json file")
     suffix = os.path.splitext(path)[1].lower()

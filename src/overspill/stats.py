@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final
 
-__all__ = ["DROPS", "REFUSALS", "SYNC_BOUNDS_S", "QueueStats", "SyncLatency"]
+__all__ = ["DROPS", "REFUSALS", "SYNC_BOUNDS_S", "QueueStats", "StreamStats", "SyncLatency"]
 
 DROPS: Final = ("full_oldest", "full_newest", "attempts")
 """Why an item may be given up."""
@@ -109,3 +109,33 @@ class QueueStats:
             self.dequeued + self.expired + sum(self.dropped.values()) + self.removed + self.cleared + self.quarantined
             + self.in_flight + self.delayed + self.waiting
         )
+
+
+@dataclass(frozen=True)
+class StreamStats:
+    """One consistent look at a `StreamQueue`. The counts are since it was opened."""
+
+    stream_id: str
+    depth: int
+    """Items waiting, in memory and on disk."""
+    memory_items: int
+    disk_bytes: int
+    """What the items on disk take in the overflow file, their lengths included."""
+    pressure: float
+    """0.0 to 1.0: how full memory is. Above 1.0 while anything is on disk: 1 + how many memories full."""
+    disk_items: int = 0
+    recovered: int = 0
+    """Found in the overflow file when the stream was opened."""
+    enqueued: int = 0
+    dequeued: int = 0
+    lost: int = 0
+    """Could not be read any more because the overflow file was damaged while the stream was open."""
+    discarded: int = 0
+    """Were left when the stream was closed."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Calls of `enqueue` that raised, by reason."""
+
+    @property
+    def balance(self) -> int:
+        """Zero, unless an item is being moved at this very moment."""
+        return self.recovered + self.enqueued - (self.dequeued + self.lost + self.discarded + self.depth)

@@ -8,7 +8,7 @@ from pathlib import Path
 import oracle
 from pages import ROOT, blocks, section, table_rows
 
-from overspill import HybridQueue
+from overspill import HybridQueue, StreamQueue
 from overspill._core.record import parse_header
 from overspill._core.segmap import fresh_marks
 from overspill._store import layout
@@ -156,3 +156,19 @@ def test_names_of_the_first_table_are_known_to_the_layout() -> None:
     for kind in layout.Kind:
         if kind is not layout.Kind.FOREIGN:
             assert kind.value in TEXT.split("## The segment")[0]
+
+
+def test_overflow_files_in_hex_are_what_a_stream_writes(tmp_path: Path) -> None:
+    text = section(PAGE, "## The overflow file of a stream")
+    dumps = [block.text for block in blocks(PAGE) if block.language == "text" and block.text in text]
+    shown = [bytes.fromhex(" ".join(line[6:54] for line in dump.splitlines())) for dump in dumps]
+    written = []
+    with StreamQueue("cam", 1, tmp_path, _background=False) as stream:
+        for message in (b"in memory", b"first packet", b"second"):
+            stream.enqueue(message)
+        written.append((tmp_path / "cam.overflow").read_bytes())
+        assert [stream.dequeue(), stream.dequeue()] == [b"in memory", b"first packet"]
+        written.append((tmp_path / "cam.overflow").read_bytes())
+    assert written == shown
+    sizes = [int(row[1]) for row in table_rows(text) if row[0].isdigit()]
+    assert sizes == [4, 8] and sum(sizes) == layout.DRAINED_MARK.size

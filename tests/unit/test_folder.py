@@ -155,7 +155,7 @@ def test_killed_holder_lets_go_at_once(tmp_path: Path, disk: Disk) -> None:
 
 def test_released_lock_is_free_although_a_child_forked_a_moment_ago_still_has_its_descriptor(tmp_path: Path, disk: Disk) -> None:
     lock = FolderLock(disk)
-    copy = os.dup(lock._fd)  # the same open file, as a fork hands it down
+    copy = os.dup(lock.fd)  # the same open file, as a fork hands it down
     lock.release()
     FolderLock(disk).release()
     os.close(copy)
@@ -247,7 +247,7 @@ def test_failed_attempts_leave_no_descriptor(tmp_path: Path, disk: Disk) -> None
 
 def test_forked_child_holds_nothing_and_is_told_that_the_parent_does(tmp_path: Path, disk: Disk) -> None:
     lock = FolderLock(disk)
-    fd = lock._fd
+    fd = lock.fd
 
     def check() -> bool:
         inode = os.stat(tmp_path / "q" / LOCK_NAME).st_ino
@@ -260,7 +260,7 @@ def test_forked_child_holds_nothing_and_is_told_that_the_parent_does(tmp_path: P
         return False
 
     in_child(check)
-    assert lock.held and lock._fd == fd
+    assert lock.held and lock.fd == fd
     other = disk.open_rw(LOCK_NAME)
     assert not disk.try_lock(other)  # nothing that the child did has unlocked it
     os.close(other)

@@ -152,6 +152,7 @@ class Assembled(Keeping):
         if drain is not None:
             blocking(self._draining(self._clock.monotonic() + seconds("drain", drain)))
         self._takers.wake_all()
+        self._last_orders()
         with self._tail:
             self._stage_all()
         if self._pump is not None:
@@ -172,6 +173,9 @@ class Assembled(Keeping):
         self._takers.wake_all()
         self._makers.wake_all()
         self._tell()
+
+    def _last_orders(self) -> None:
+        """Before the store is closed. What is left in it is there at the next opening, so nobody has to be waited for."""
 
     def _stage_all(self) -> None:
         """MEMORY: write what is only in memory to the log. On a full disk the queue stays as it is, refusing new items: make room, take items out, and close again."""
@@ -235,6 +239,10 @@ class Assembled(Keeping):
         self.close()
 
     _destroys: bool = False
+
+    def _at_exit(self) -> None:
+        """The interpreter ends and the queue is open."""
+        self.close()
 
     def __enter__(self) -> Any:
         self._refuse(taking=False)
@@ -302,7 +310,7 @@ class Assembled(Keeping):
 def _close_all() -> None:
     for queue in list(_open_queues):
         try:
-            queue.close()
+            queue._at_exit()
         except Exception:
             import logging
 

@@ -20,6 +20,7 @@ An `OSError` passes as it is, with its errno: EMFILE is not damage, and ENOSPC i
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -44,6 +45,13 @@ _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # On these, a block that fallocate has given is there when it is written: no copy-on-write, no pool to share, no server to
 # ask. (A reflink of a live segment on XFS would undo it; nothing but our own backup tool should make one, and it does not.)
 _PREALLOCATION_HOLDS: Final = frozenset({"ext4", "xfs", "tmpfs"})
+
+
+# Python's `os` has no `fallocate` with a mode.
+_KEEP_SIZE: Final = 1
+_PUNCH_HOLE: Final = 2
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class Access(Enum):
@@ -241,18 +249,32 @@ class Disk:
         self._assert_own()
         os.ftruncate(fd, size)
 
+    def punch_hole(self, fd: int, offset: int, size: int) -> bool:
+        """Give the blocks of a stretch back; it reads as zeros from then on, and the file's size stays. False where the file system cannot do that."""
+        self._assert_own()
+        if _fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, size) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise OSError(number, os.strerror(number), self.path)
+
     def pwrite(self, fd: int, data: Buffer, offset: int) -> None:
         """Write all of `data` at `offset`, in as many calls as it takes."""
         self._assert_own()
+        done = 0
+        if type(data) is bytes:
+            done = self.write_some(fd, data, offset)  # nearly always all of it
+            if done == len(data):
+                return
         with memoryview(data).cast("B") as rest:
-            done = 0
             while done < len(rest):
                 written = self.write_some(fd, rest[done:], offset + done)
                 if written <= 0:
                     raise OSError(errno.EIO, "a write ended without an error and without progress", self.path)
                 done += written
 
-    def write_some(self, fd: int, data: memoryview, offset: int) -> int:
+    def write_some(self, fd: int, data: Buffer, offset: int) -> int:
         """One `pwrite`, which may write less. It is repeated by Python itself if a signal interrupts it."""
         return os.pwrite(fd, data, offset)
 

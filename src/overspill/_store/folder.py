@@ -1,13 +1,14 @@
 """A queue's folder as a whole: who has it, and what was set aside in it.
 
-`FolderLock` is a `flock` on the open file `lock`: the kernel gives it back when its holder dies, however it dies. What the file says
+`FolderLock` is a `flock` on the open file `lock` (`FileLock`: on any file of a folder): the kernel gives it back when its holder dies, however it dies. What the file says
 (pid, host, since when) is for people and error messages, and is never believed. Two things a `flock` does not do by itself:
 
-* A second open in the same process is refused from a registry by device and inode, with an error that says so.
+* A second open in the same process is refused from a registry by device, inode and name, with an error that says so.
 * A forked child would share its parent's lock and keep it alive past the parent's death. It closes its copy before
   it runs anything else, without unlocking: what it inherits is an object that holds nothing.
 
-The lock file is never removed, so that nobody can hold the lock of a file that the name no longer leads to.
+The lock file of a folder is never removed. Whoever removes another file does so while holding it, and whoever gets a lock looks whether the file still has its
+name, so that nobody can hold the lock of a file that the name no longer leads to.
 
 `Quarantine` keeps what was damaged. It is on stable storage, with a line that says what it is and why, before the caller may
 touch the original. If there is no room for that it raises, and the original is still there. It never replaces anything, and a
@@ -39,83 +40,110 @@ Clock = Callable[[], int]
 _HOLDER_BYTES_MAX: Final = 512
 
 _taking = threading.RLock()
-_held: weakref.WeakValueDictionary[tuple[int, int], FolderLock] = weakref.WeakValueDictionary()
+_held: weakref.WeakValueDictionary[tuple[int, int, str], FileLock] = weakref.WeakValueDictionary()
 
 
-class FolderLock:
-    """The right to write to a folder, from construction to `release`."""
+class FileLock:
+    """The right to write to a file of a folder, from construction to `release`. The file is made if it is not there; `fd` is it, open, or -1 where nothing is held."""
 
-    def __init__(self, disk: Disk, clock: Clock = time.time_ns) -> None:
-        self._disk = disk
-        self._fd = -1
+    def __init__(self, disk: Disk, name: str) -> None:
+        self.name = name
+        self.fd = -1
         self.pid = os.getpid()
-        identity = disk.identity()
+        self._disk = disk
+        file = (*disk.identity(), name)
         with _taking:
-            holder = _held.get(identity)
+            holder = _held.get(file)
             if holder is not None and holder.held:
-                raise QueueLocked(disk.path, pid=holder.pid)
-            self._fd = _locked_file(disk)
-            _held[identity] = self
-        # A full disk must not keep the queue from opening: the line is for people.
-        with suppress(OSError):
-            line = _holder_line(self.pid, clock()).encode()
-            disk.pwrite(self._fd, line, 0)
-            disk.truncate(self._fd, len(line))
+                raise QueueLocked(self._shown(), pid=holder.pid)
+            self.fd = self._locked_file()
+            _held[file] = self
 
     @property
     def held(self) -> bool:
         """False after `release`, and in a forked child from the start."""
-        return self._fd >= 0
+        return self.fd >= 0
 
     def release(self) -> None:
         """Let go. A forked child, which holds nothing, may call it too."""
         with _taking:
-            fd, self._fd = self._fd, -1
+            fd, self.fd = self.fd, -1
             if fd < 0:
                 return
             with suppress(OSError):
-                self._disk.truncate(fd, 0)  # nobody has it now, and nobody is named
+                self._leave(fd)
             with suppress(OSError):
                 self._disk.unlock(fd)  # closing alone would leave it with a child forked a moment ago
             self._disk.close_file(fd)
 
     def __del__(self) -> None:
-        fd, self._fd = getattr(self, "_fd", -1), -1
+        fd, self.fd = getattr(self, "fd", -1), -1
         if fd >= 0:
             os.close(fd)
 
     def _leave_to_parent(self) -> None:
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)  # not LOCK_UN, which would take the lock away from the parent as well
 
-
-def _locked_file(disk: Disk) -> int:
-    while True:
-        try:
-            fd = disk.create(LOCK_NAME, 0)
-        except FileExistsError:
+    def _locked_file(self) -> int:
+        disk, name = self._disk, self.name
+        while True:
             try:
-                fd = disk.open_rw(LOCK_NAME)
-            except FileNotFoundError:
-                continue  # removed in between, by hand
-        try:
-            if not disk.try_lock(fd):
-                raise _locked_by(disk, fd)
-            if disk.names(LOCK_NAME, fd):
-                return fd
-        except BaseException:
+                fd = disk.create(name, 0)
+            except FileExistsError:
+                try:
+                    fd = disk.open_rw(name)
+                except FileNotFoundError:
+                    continue  # removed in between
+            try:
+                if not disk.try_lock(fd):
+                    raise self._locked_by(fd)
+                if disk.names(name, fd):
+                    return fd
+            except BaseException:
+                disk.close_file(fd)
+                raise
+            # Somebody removed or replaced the file while we came: a lock on a file without its name keeps nobody out.
             disk.close_file(fd)
-            raise
-        # Somebody removed or replaced the file while we came: a lock on a file without its name keeps nobody out.
-        disk.close_file(fd)
+
+    def _shown(self) -> str:
+        """What is held, for messages."""
+        return self._disk.path_of(self.name)
+
+    def _locked_by(self, fd: int) -> QueueLocked:
+        return QueueLocked(self._shown(), hint="close it there first, or use another name")
+
+    def _leave(self, fd: int) -> None:
+        """Last of all, while it is still held."""
+
+
+class FolderLock(FileLock):
+    """The right to write to a folder: the lock of its lock file, which says whose it is."""
+
+    def __init__(self, disk: Disk, clock: Clock = time.time_ns) -> None:
+        super().__init__(disk, LOCK_NAME)
+        # A full disk must not keep the queue from opening: the line is for people.
+        with suppress(OSError):
+            line = _holder_line(self.pid, clock()).encode()
+            disk.pwrite(self.fd, line, 0)
+            disk.truncate(self.fd, len(line))
+
+    def _shown(self) -> str:
+        return self._disk.path
+
+    def _locked_by(self, fd: int) -> QueueLocked:
+        return _said_by(self._disk, fd)
+
+    def _leave(self, fd: int) -> None:
+        self._disk.truncate(fd, 0)  # nobody has it now, and nobody is named
 
 
 def _holder_line(pid: int, now_ns: int) -> str:
     return f"pid={pid} since={_iso(now_ns)} host={socket.gethostname()}\n"
 
 
-def _locked_by(disk: Disk, fd: int) -> QueueLocked:
+def _said_by(disk: Disk, fd: int) -> QueueLocked:
     line = disk.pread(fd, _HOLDER_BYTES_MAX, 0).decode("ascii", "replace")
     match = re.match(r"(pid=([0-9]{1,10}) since=[0-9TZ:-]{1,40} host=([A-Za-z0-9._-]{1,255}))\n", line)
     if not match:

@@ -51,6 +51,16 @@ assert FOOTER.size == 128  # format page, table 5
 assert RECORD_HEADER.size > SLOT  # no two records share a slot
 assert HEADER.size <= MARKS_START < PAGE
 
+# The overflow file of a stream, in the byte order of the program that it comes from.
+OVERFLOW_SUFFIX: Final = ".overflow"
+MESSAGE_LENGTH: Final = Struct(">I")
+MESSAGE_MAX: Final = 10 << 20
+DRAINED_MARK: Final = Struct(">IQ")  # DRAINED_FAR, where the first message begins
+DRAINED_FAR: Final = 0xFFFFFFFF
+DRAINED_NEAR: Final = 0xFFFFFF00  # + where the first message begins, alone, where that leaves no room for the longer mark
+assert MESSAGE_LENGTH.size == 4 and DRAINED_MARK.size == 12  # format page, table 6
+assert MESSAGE_MAX < DRAINED_NEAR  # no length can be taken for a mark
+
 HEADER_FLAG_COMPACTED: Final = 1
 RECORD_FLAG_FRONT: Final = 1
 RECORD_FLAG_COPIED: Final = 2
