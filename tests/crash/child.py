@@ -7,6 +7,7 @@ is killed by its parent, or by itself: right after an acknowledged call, or befo
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -86,6 +87,18 @@ class Telling(Ledger):
         self.tell("closed")
 
 
+class _Complaints(logging.Handler):
+    """What the queue could only log (its background thread failed, something was damaged) is a failure here."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(logging.ERROR)
+        self._fd = fd
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        os.write(self._fd, json.dumps(("error", f"{record.getMessage()}\n{text}"[-3000:])).encode() + b"\n")
+
+
 def memory_work(worker: Worker, ledger: Telling, rng: random.Random, steps: int) -> None:
     """One line, first in first out: what is on disk only is its front, and that is what must survive."""
     for _ in range(steps):
@@ -106,6 +119,7 @@ def live(order: dict[str, Any], fd: int) -> None:
     ledger = Telling(power=order["durability"] == "POWER")
     ledger.fd, ledger.next_key = fd, order["next_key"]
     rng = random.Random(order["seed"])
+    logging.getLogger("overspill").addHandler(_Complaints(fd))
     after_acks, at_step = order.get("after_acks"), order.get("at_step")
     count = {"acks": 0, "steps": 0}
 

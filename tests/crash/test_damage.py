@@ -21,6 +21,7 @@ from faults import State, lay_out, taken_from
 from overspill import HybridQueue, KiB, QueueError
 from overspill._store import layout
 
+from .evidence import keep
 from .ledger import Ledger, key_of, payload
 from .worker import Worker
 
@@ -155,10 +156,8 @@ def each(harms: Iterable[Harm], patient: Patient, new_place: Callable[[], Path])
         try:
             outcome = judge(harm, patient, new_place(), plain)
         except BaseException as error:
-            kept = Path("/tmp/overspill-damage")
-            shutil.rmtree(kept, ignore_errors=True)
-            lay_out(harm.state, kept)
-            raise AssertionError(f"{harm.text} (plain={plain}): {error!r}\nthe state is kept in {kept}") from error
+            said = f"{harm.text} (plain={plain}): {error!r}"
+            raise AssertionError(f"{said}\nthe state is kept in {keep('damage', {'q': harm.state}, said)}") from error
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     print(outcomes)
     return outcomes

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import State, taken_from
 
 from overspill import Durability, HybridQueue, KiB, QueueFull
 
+from .evidence import keep
 from .ledger import Broken, Ledger, key_of
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -161,39 +164,51 @@ def one_case(zygote: Zygote, path: Path, rng: random.Random, *, durability: str,
     if background:
         options["sync_interval"] = rng.choice((0.002, 0.05))
     told = [f"{durability} plain={plain} background={background} {options}"]
-    for life in range(lives):
-        order: dict[str, Any] = {
-            "path": str(path), "seed": rng.randrange(1 << 32), "durability": durability, "plain": plain, "background": background, "options": options, "steps": 400,
-            "next_key": ledger.next_key, "known": {str(entry.key): (entry.priority, entry.front) for entry in ledger.entries.values()},
-        }
-        kill_after_s = None
-        chance = rng.random()
-        if chance < 0.4:
-            kill_after_s = rng.uniform(0.001, 0.01) if rng.random() < 0.3 else rng.uniform(0.003, 0.08)
-        elif chance < 0.7:
-            order["after_acks"] = rng.randrange(1, rng.choice((20, 80, 250)))
-        else:
-            order["at_step"] = rng.randrange(1, 25) if rng.random() < 0.5 else rng.randrange(1, 200)
-        told.append(f"life {life}: seed {order['seed']}, after {kill_after_s} s, {order.get('after_acks')} acks, {order.get('at_step')} steps")
-        events = zygote.life(order, kill_after_s)
-        told.append(f"  {len(events)} events, the last of them {events[-2:]}"[:300])
-        try:
-            replay(ledger, events)
-        except Exception as error:
-            raise Broken("\n".join([*told, repr(error)])) from error
+    heard: list[str] = []
+    folders: dict[str, State] = {}
     try:
+        for life in range(lives):
+            if (path / "q").exists():
+                folders[f"before-life-{life}"] = taken_from(path / "q")
+            one_life(zygote, path, rng, life, ledger, told, heard, durability=durability, plain=plain, background=background, options=options)
+        if (path / "q").exists():
+            folders["at-the-end"] = taken_from(path / "q")
         last_look(ledger, path, plain=plain, options=options)
     except Exception as error:
-        kept = Path("/tmp/overspill-kill")
-        raise Broken("\n".join([*told, repr(error), f"the folder as it is now: {kept}"])) from error
+        said = "\n".join([*told, repr(error)])
+        if (path / "q").exists():
+            folders["as-it-is-now"] = taken_from(path / "q")
+        kept = keep("kill", folders, "\n".join([said, *heard]))
+        raise Broken(f"{said}\nthe folder at every stage, and all that was heard, is kept in {kept}") from error
     shutil.rmtree(path)
     return told
 
 
+def one_life(
+    zygote: Zygote, path: Path, rng: random.Random, life: int, ledger: Ledger, told: list[str], heard: list[str],
+    *, durability: str, plain: bool, background: bool, options: dict[str, Any],
+) -> None:
+    order: dict[str, Any] = {
+        "path": str(path), "seed": rng.randrange(1 << 32), "durability": durability, "plain": plain, "background": background, "options": options, "steps": 400,
+        "next_key": ledger.next_key, "known": {str(entry.key): (entry.priority, entry.front) for entry in ledger.entries.values()},
+    }
+    kill_after_s = None
+    chance = rng.random()
+    if chance < 0.4:
+        kill_after_s = rng.uniform(0.001, 0.01) if rng.random() < 0.3 else rng.uniform(0.003, 0.08)
+    elif chance < 0.7:
+        order["after_acks"] = rng.randrange(1, rng.choice((20, 80, 250)))
+    else:
+        order["at_step"] = rng.randrange(1, 25) if rng.random() < 0.5 else rng.randrange(1, 200)
+    told.append(f"life {life}: seed {order['seed']}, after {kill_after_s} s, {order.get('after_acks')} acks, {order.get('at_step')} steps")
+    events = zygote.life(order, kill_after_s)
+    told.append(f"  {len(events)} events, the last of them {events[-2:]}"[:300])
+    heard.append(f"life {life}: {json.dumps(order)}")
+    heard.extend(map(str, events))
+    replay(ledger, events)
+
+
 def last_look(ledger: Ledger, path: Path, *, plain: bool, options: dict[str, Any]) -> None:
-    kept = Path("/tmp/overspill-kill")
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(path / "q", kept) if (path / "q").exists() else None
     given = {**options, "sync_interval": None, "_plain": plain, "_background": False, "durability": Durability.PROCESS}
     with HybridQueue("q", path, **given) as q:
         keys = ledger.judge(items := list(q), kill=True)
@@ -224,6 +239,14 @@ WRITERS = pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"
 @WRITERS
 def test_killed_three_times_and_nothing_acknowledged_is_undone(zygote: Zygote, fast_path: Path, seed: int, durability: str, plain: bool) -> None:
     many(zygote, fast_path, seed, 12, durability, plain)
+
+
+def test_evidence_of_two_runs_never_meets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs beside each other once laid their folders out under one name, and failed because of each other."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = keep("kill", {"q": {"1.seg": b"one"}}, "first"), keep("kill", {"q": {"1.seg": b"two"}}, "second")
+    assert taken_from(first) == {"q": None, "q/1.seg": b"one", "said": b"first"}
+    assert taken_from(second) == {"q": None, "q/1.seg": b"two", "said": b"second"}
 
 
 @pytest.mark.battery

@@ -19,6 +19,7 @@ from faults import MODELS, Moment, State, lay_out, recording, taken_from
 from overspill import Durability, HybridQueue, KiB, MiB, QueueFull
 from overspill._store.files import Disk
 
+from .evidence import keep
 from .ledger import Broken, Ledger, key_of
 from .worker import Worker, random_work
 
@@ -307,10 +308,7 @@ def cut_and_judge(moments: list[Known], rng: random.Random, n: int, new_place: C
         try:
             verify(state, ledger, new_place(), kill=label.startswith("kill"), plain=plain, options=options)
         except Exception as error:
-            kept = Path("/tmp/overspill-power-cut")
-            shutil.rmtree(kept, ignore_errors=True)
-            lay_out(state, kept)
-            raise Cut(f"{label}: {error!r}\nthe state is kept in {kept}") from error
+            raise Cut(f"{label}: {error!r}\nthe state is kept in {keep('power-cut', {'q': state}, f'{label}: {error!r}')}") from error
         judged += 1
     return judged
 
@@ -370,12 +368,8 @@ def _nested(fast_path: Path, new_place: Callable[[], Path], rng: random.Random, 
                 try:
                     verify(second_state, ledger, new_place(), kill=killed_before and inner.startswith("kill"), plain=plain, options={})
                 except Exception as error:
-                    kept = Path("/tmp/overspill-power-cut")
-                    shutil.rmtree(kept, ignore_errors=True)
-                    kept.mkdir()
-                    lay_out(state, kept / "first")
-                    lay_out(second_state, kept / "second")
-                    raise Cut(f"{scenario.__name__}: {label}, then {inner}: {error!r}\nthe states are kept in {kept}") from error
+                    said = f"{scenario.__name__}: {label}, then {inner}: {error!r}"
+                    raise Cut(f"{said}\nthe states are kept in {keep('power-cut', {'first': state, 'second': second_state}, said)}") from error
             shutil.rmtree(second)
         shutil.rmtree(fast_path / f"run{i}")
 
