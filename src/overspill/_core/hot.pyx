@@ -579,7 +579,8 @@ cdef class HotQueue:
 
     @cython.final
     cdef int over(self) except -1:
-        if self._spills_oldest and self._soft_items >= self._budget_items and self._soft_bytes >= self._budget_bytes:
+        # Not while somebody holds the head: a line must not grow a run while its runs are copied or exchanged.
+        if self._hot_out and self._spills_oldest and self._soft_items >= self._budget_items and self._soft_bytes >= self._budget_bytes:
             while self._resident > self._budget_items or self._resident_bytes > self._budget_bytes:
                 if not self.spill_one():
                     self._relieve()
@@ -706,11 +707,11 @@ cdef class HotQueue:
         if e.segment == NULL:
             return 0
         map = <SegmentMap>e.segment
-        if map.head == NULL:
+        while map.head == NULL:
             if map.retired:
                 self.follow(e)
                 map = <SegmentMap>e.segment
-            if map.head == NULL:
+            else:
                 map.owner.attach()
         map.mark(<uint64_t>e.offset8 * 8)
         if not map.dirty:

@@ -1,0 +1,123 @@
+"""What another thread does in the middle of a roll, a compaction, a look: at one exact call to the disk, not at random.
+
+A `Disk` that calls back before and after each of its verbs stands for the scheduler: whatever drops the interpreter lock there lets another thread run for as long as it likes. Each test is the
+smallest history of a bug, or of one that was feared.
+"""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from faults import Disk, stepping
+
+from overspill import HybridQueue, KiB
+
+PATIENCE_S = 20
+
+
+class Scheduler:
+    """Makes a `Disk` class; `at("rename", n, act)` has `act` called in the middle of things, at the Nth call of that verb from then on."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[str, int, Callable[[], object]]] = []
+        self.disk_class = stepping(self._step)
+        self.acted = 0
+
+    def at(self, verb: str, n: int, act: Callable[[], object]) -> None:
+        self._due.append((verb, n, act))
+
+    def _step(self, verb: str) -> None:
+        due, self._due = self._due, []
+        for wanted, n, act in due:
+            if wanted != verb:
+                self._due.append((wanted, n, act))
+            elif n > 1:
+                self._due.append((wanted, n - 1, act))
+            else:
+                self.acted += 1
+                act()
+
+
+def beside(q: HybridQueue, call: Callable[[], object]) -> Callable[[], None]:
+    """Run this in another thread until it is done or waits for a gate of the queue; returns what waits for its end."""
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+        done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    for _ in range(1000 * PATIENCE_S):
+        if done.wait(0.001) or q._head._waiting or q._tail._waiting:
+            break
+
+    def join() -> None:
+        assert done.wait(PATIENCE_S), "it waits for ever"
+        if errors:
+            raise errors[0]
+
+    return join
+
+
+def item(n: int, size: int = 4000) -> bytes:
+    return b"%06d" % n + b"x" * (size - 6)
+
+
+def number(payload: bytes) -> int:
+    return int(payload[:6])
+
+
+def stuck(path: Path, disk_class: type[Disk], **options: Any) -> tuple[HybridQueue, list[Any]]:
+    """A queue in whose first segments nothing is left but an item each, on lease; what waits is behind them. Ready to be compacted."""
+    q = HybridQueue("q", path, **{"max_disk_size": 384 * KiB, "memory_size": 3, "_background": False, "_disk_class": disk_class} | options)
+    for n in range(44):
+        q.enqueue(item(n))
+    held = []
+    for n, delivery in enumerate(q.lease_batch(36)):
+        held.append(delivery) if n % 9 == 0 else delivery.ack()
+    return q, held
+
+
+def test_what_spills_while_a_compaction_switches_keeps_its_place(tmp_path: Path) -> None:
+    """The first item of a new segment goes cold, and so gets a cursor of its own, while the cursors are being exchanged."""
+    scheduler = Scheduler()
+    q, held = stuck(tmp_path, scheduler.disk_class)
+    n = 44
+    active = q._log.active
+    while q._log.active is active or q._log.active.map.count < 3:  # until the ring begins with the first item of the last segment
+        q.enqueue(item(n))
+        n += 1
+    joins = []
+    scheduler.at("rename", 1, lambda: joins.append(beside(q, lambda: q.enqueue(item(n)))))
+    q.compact()
+    assert scheduler.acted == 1 and q._log.compactions == 1
+    joins[0]()
+    assert [number(q.try_dequeue()) for _ in range(len(q))] == list(range(36, n + 1))
+    assert len(q) == 0 and q.stats().balance == 0
+    q.close()
+
+
+def test_a_snapshot_misses_nothing_that_spills_while_it_is_taken(tmp_path: Path) -> None:
+    """The first item in memory goes cold after the cursors have been copied, and before what is in memory is."""
+    q = HybridQueue("q", tmp_path, max_disk_size=256 * KiB, memory_size=3, _background=False)
+    for n in range(6):
+        q.enqueue(item(n, 100))
+    joins: list[Callable[[], None]] = []
+    look = q._in_ring
+
+    def in_ring(priority: int) -> Any:
+        if not joins:
+            joins.append(beside(q, lambda: q.enqueue(item(6, 100))))
+        return look(priority)
+
+    q._in_ring = in_ring
+    seen = [number(payload) for payload in q]
+    joins[0]()
+    assert seen[:6] == list(range(6))
+    q.close()
