@@ -121,3 +121,20 @@ def test_a_snapshot_misses_nothing_that_spills_while_it_is_taken(tmp_path: Path)
     joins[0]()
     assert seen[:6] == list(range(6))
     q.close()
+
+
+def test_a_segment_that_is_emptied_while_the_next_is_begun_is_retired(tmp_path: Path) -> None:
+    """Its last items leave when it is not the active one any more, and the core does not know that yet."""
+    scheduler = Scheduler()
+    q = HybridQueue("q", tmp_path, max_disk_size=256 * KiB, _background=False, _disk_class=scheduler.disk_class)
+    q.enqueue(item(0))
+    first = q._log.active
+    scheduler.at("after rename", 1, lambda: scheduler.at("create", 1, lambda: q.dequeue_batch(100)))
+    n = 1
+    while q._log.active is first:
+        q.enqueue(item(n))
+        n += 1
+    assert scheduler.acted == 2 and len(q) == 1
+    q.cleanup()
+    assert first.retired
+    q.close()

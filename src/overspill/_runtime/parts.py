@@ -75,6 +75,9 @@ class Parts(HotQueue):
     def _dirtied(self, map: SegmentMap) -> None:
         raise NotImplementedError
 
+    def _emptied(self, map: SegmentMap) -> None:
+        raise NotImplementedError
+
     def _relieve(self) -> None:
         raise NotImplementedError
 

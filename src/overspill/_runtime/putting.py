@@ -335,11 +335,13 @@ class Putting(Parts):
         """The active segment if the records fit, else the next."""
         assert self._log is not None
         self._log.refuse_if_broken()
-        segment = self._log.active
-        if segment is not None and segment.map.appendable and self._fits(segment, total, records, priorities):
-            return segment
+        old = self._log.active
+        if old is not None and old.map.appendable and self._fits(old, total, records, priorities):
+            return old
         segment = self._log.roll(total, records, len(priorities), self._next_sequence)
         self._tail_map = segment.map
+        if old is not None and old.map.live == 0:
+            self._emptied(old.map)  # its last items may have left during the roll, when the core still took it for the active one
         # A new header, perhaps over one that an earlier life of the file left: the next sync must cover it even before it holds a record.
         self._dirtied(segment.map)
         self._poke_at = 0  # the next hot enqueue has the pump make the segment after this one
