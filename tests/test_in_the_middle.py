@@ -138,3 +138,24 @@ def test_a_segment_that_is_emptied_while_the_next_is_begun_is_retired(tmp_path: 
     q.cleanup()
     assert first.retired
     q.close()
+
+
+def test_a_segment_that_is_retired_while_it_is_copied_is_not_compacted(tmp_path: Path) -> None:
+    """Its last lease is acknowledged, and whoever needs room removes it, while the compaction is about to read it."""
+    scheduler = Scheduler()
+    q, held = stuck(tmp_path, scheduler.disk_class)
+
+    def empty_one() -> None:
+        held.pop(2).ack()
+        assert q._log.retire_emptied() > 0
+
+    scheduler.at("create", 1, empty_one)
+    beside(q, q.compact)()
+    assert scheduler.acted == 1
+    assert [number(q.try_dequeue()) for _ in range(len(q))] == list(range(36, 44))
+    for delivery in held:
+        delivery.ack()
+    q.cleanup()
+    assert q.stats().balance == 0 and q.stats().quarantined == 0
+    q.close()
+    assert not list((tmp_path / "q").glob("*.tmp"))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import subprocess
@@ -331,6 +332,46 @@ def test_every_call_fails_once(fast_path: Path, verb: str, plain: bool) -> None:
         with HybridQueue("q", path, max_disk_size=256 * KiB, _background=False, _plain=plain) as q:
             ledger.judge(list(q), kill=True)
             assert q.stats().balance == 0
+
+
+@WRITERS
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("verb", [verb for verb in CHANGING_VERBS if verb != "allocate"])
+def test_a_compaction_whose_disk_fails(fast_path: Path, verb: str, number: int, plain: bool) -> None:
+    """At each of its calls: it is put off, or the queue breaks by name. What waits is there, in order, in this life or the next."""
+    failed = 0
+    for at in itertools.count(1):
+        path = fast_path / f"{at}"
+        disk = faulty(verb, at, number, armed=False)
+        options: dict[str, Any] = {"max_disk_size": 256 * KiB, "memory_size": 3, "_plain": plain, "_background": False}
+        q = HybridQueue("q", path, _disk_class=disk, **options)
+        for n in range(34):
+            q.enqueue(_item(n, 4000))
+        held = []
+        for n, delivery in enumerate(q.lease_batch(26)):
+            held.append(delivery) if n % 8 == 0 else delivery.ack()
+        before = len(os.listdir("/proc/self/fd"))
+        disk.arm()
+        try:
+            q.compact()
+        except QueueBroken:
+            disk.heal()
+            with pytest.raises(QueueBroken):
+                q.peek()
+        else:
+            disk.heal()
+            assert [_number(item) for item in q] == list(range(26, 34))
+            assert q.stats().balance == 0
+        tripped = disk.tripped
+        failed += tripped
+        q.close()
+        assert len(os.listdir("/proc/self/fd")) < before
+        with HybridQueue("q", path, **options) as q:
+            assert [_number(item) for item in q] == [0, 8, 16, 24, *range(26, 34)]
+            assert q.recovery is not None and not q.recovery.quarantined and not q.recovery.quarantined_files
+        if not tripped:
+            break
+    assert failed >= 1
 
 
 # --- the real thing

@@ -170,8 +170,31 @@ def compacts(w: Worker) -> None:
     w.compact()
 
 
+def compacts_beside(w: Worker) -> None:
+    """While the segments are copied, some of what is copied leaves, and some is leased: the copy must know it before it takes their place."""
+    w.open()
+    for i in range(34):
+        w.put(4000, 64 if i == 30 else 128)
+    held = [w.lease() for _ in range(26)]
+    for i, key in enumerate(held):
+        if i not in (0, 4, 8, 14):
+            w.ack(key)
+    w.sync()
+
+    def meanwhile() -> None:
+        w.ack(held[0])
+        w.nack(held[8])
+        w.lease()
+        w.sync()
+
+    w.meanwhile = meanwhile
+    w.compact()
+    assert w.meanwhile is None, "nothing was compacted"
+    w.put()
+
+
 SCENARIOS: dict[str, Callable[[Worker], None]] = {
-    scenario.__name__: scenario for scenario in (first_open, puts, batches, large, settled, leases, lines, rolls, seals, closes, churns, compacts)
+    scenario.__name__: scenario for scenario in (first_open, puts, batches, large, settled, leases, lines, rolls, seals, closes, churns, compacts, compacts_beside)
 }
 
 
@@ -221,6 +244,10 @@ def record(path: Path, scenario: Callable[[Worker], None], *, power: bool, plain
 
     def keep(label: str) -> None:
         moments.append(Known(disk_class.recording.moment(label), ledger.copy()))
+        # The copy of a compaction is created when what is left has been listed, and before it is read.
+        if label.startswith("create") and worker.meanwhile is not None:
+            meanwhile, worker.meanwhile = worker.meanwhile, None
+            meanwhile()
 
     disk_class = recording(keep if inside else None)
     path.mkdir(mode=0o700, exist_ok=True)

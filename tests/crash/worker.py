@@ -20,6 +20,8 @@ class Worker:
         self.clock = ManualClock()
         self.leases: dict[int, Any] = {}
         self.q: Any = None
+        self.meanwhile: Callable[[], None] | None = None
+        """What another thread does while this one is in the middle of a call."""
 
     def open(self) -> Any:
         private = {} if self.background else {"_background": False, "_clock": self.clock}

@@ -443,26 +443,30 @@ cdef class SegmentMap:
             raise AssertionError(f"I9: the record at {offset} was not copied")
         return there[low]
 
-    def copied_to(self, SegmentMap twin not None, here not None, there not None):
-        """The records at `here` (array 'Q', ascending) have been copied to `there` in `twin`: bring its marks and attempts up to date, and settle in both from now on.
-
-        One step under the GIL, so that no settle falls in between.
-        """
+    def carry_over(self, SegmentMap twin not None, here not None, there not None):
+        """Bring the marks and attempts of the records at `there` in `twin` to where those of their originals at `here` (arrays 'Q') are; returns how many were not."""
         cdef const uint64_t[::1] old = here
         cdef const uint64_t[::1] new = there
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, changes = 0
         cdef uint32_t attempts
         if old.shape[0] != new.shape[0]:
             raise ValueError("as many offsets here as there")
         for i in range(old.shape[0]):
             if self.is_marked(old[i]):
-                twin.mark(new[i])
+                changes += twin.mark(new[i])
                 continue
             attempts = self.attempts(old[i])
-            if attempts:
+            if attempts != <uint32_t>twin.attempts(new[i]):
                 twin.set_attempts(new[i], attempts)
+                changes += 1
+        return changes
+
+    def copied_to(self, SegmentMap twin not None, here not None, there not None):
+        """The records at `here` (ascending) have been copied to `there` in `twin`: `carry_over`, and settle in both from now on. The caller lets nobody settle meanwhile."""
+        changes = self.carry_over(twin, here, there)
         self.copies = (here, there)
         self.twin = twin
+        return changes
 
     def moved_to(self, uint64_t offset):
         """After the old segment has gone: (map, offset) of the copy."""

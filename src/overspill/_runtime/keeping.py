@@ -348,10 +348,7 @@ class Keeping(Spilling, Taking):
                 return False
             with self._head, log.still():
                 if self._cursors or any(segment.retired for segment in group):
-                    # Somebody iterates over these runs: another time.
-                    log.disk.unlink(merger.new.name)
-                    log.unreserve(merger.new.allocated)
-                    merger.new.close()
+                    log.discard(merger.new)  # somebody iterates over these runs, or has emptied one: another time
                     return False
                 lines = [(lane, self._runs_on_copy(lane, merger)) for lane in self._lanes()]
                 compaction.publish(log, merger)

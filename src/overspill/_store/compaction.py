@@ -4,8 +4,8 @@ It is what keeps one stuck item from pinning a gigabyte. A step copies one group
 
 1. *choose* neighbours of which little is left, whose records of one priority do not interleave;
 2. *copy* what is left into a new file under a temporary name, with header, marks, index and footer, and sync it;
-3. *switch*, while the caller keeps the lines still: bring the copy's marks up to date and settle in both from now on, give it the first old one's name (one rename
-   publishes it and removes that one), let the lines read from it;
+3. *switch*, while the caller keeps the lines still: bring the copy's marks and attempts up to date (and sync them, for with the old files goes what was on stable storage) and settle
+   in both from now on, give it the first old one's name (one rename publishes it and removes that one), let the lines read from it;
 4. sync the folder, then unlink the others. A kill in between leaves old ones that the new one's header says it stands for; recovery removes them.
 
 I9: from the switch on every record of an old segment that is not settled has exactly one copy, and whoever still holds an old address finds it there.
@@ -93,8 +93,19 @@ def _size_of_copy(group: list[Segment]) -> int:
     return size_for(sum(map(_left_bytes, group)), records, 256)
 
 
+class _Overtaken(Exception):
+    """Everything in a segment of the group was settled, and its file removed, while it was being copied."""
+
+
 def copy(log: Log, group: list[Segment]) -> Merger | None:
     """Write what is left of the group into a new sealed segment under a temporary name; None if there is no room for it now, or nothing left."""
+    try:
+        return _copy(log, group)
+    except _Overtaken:
+        return None
+
+
+def _copy(log: Log, group: list[Segment]) -> Merger | None:
     first, last = group[0], group[-1]
     salt = int.from_bytes(os.urandom(4), "little")
     live = [(segment, _live_offsets(segment)) for segment in group]
@@ -105,6 +116,7 @@ def copy(log: Log, group: list[Segment]) -> Merger | None:
     size = size_for(sizes, records, 256)
     if not log.reserve(size):
         return None
+    reserved = size
     name = log.temporary_name()
     fd = -1
     try:
@@ -136,17 +148,21 @@ def copy(log: Log, group: list[Segment]) -> Merger | None:
         assert last.footer is not None
         end = new.write_footer(fd, lanes, at, last.footer.next_sequence)
         log.disk.truncate(fd, end)
-        log.disk.datasync(fd)
-        log.unreserve(size - layout.blocks(end))
         new.allocated = layout.blocks(end)
-        new.map.restore(at, sum(len(here) for here, _ in moved.values()), sum(len(here) for here, _ in moved.values()))
+        log.unreserve(reserved - new.allocated)
+        reserved = new.allocated
+        count = sum(len(here) for here, _ in moved.values())
+        new.map.restore(at, count, count)
         new.attach()
+        for segment in group:
+            segment.map.carry_over(new.map, *moved[segment.number])
+        log.disk.datasync(fd)
         return Merger(group, new, moved)
     except BaseException:
         if fd >= 0:
             log.disk.unlink(name)
             log.disk.close_file(fd)
-        log.unreserve(size)
+        log.unreserve(reserved)
         raise
 
 
@@ -154,9 +170,8 @@ def publish(log: Log, merger: Merger) -> None:
     """The switch. The caller keeps the lines still and has them read from the new segment before it lets go."""
     new = merger.new
     log.dirtied(new)
-    for segment in merger.old:
-        segment.map.copied_to(new.map, *merger.moved[segment.number])
-    log.replace(merger.old, new)
+    changes = sum(segment.map.copied_to(new.map, *merger.moved[segment.number]) for segment in merger.old)
+    log.replace(merger.old, new, sync=changes > 0)
     for segment in merger.old:
         segment.retire()
 
@@ -185,7 +200,11 @@ def _stretches(segment: Segment, offsets: array[int]) -> Iterator[tuple[bytes, i
         base = offsets[i]
         length = _READ_STEP
         while True:
-            data = segment.read(base, min(length, end - base))
+            # Zeros in place of what is missing: they do not check, and whatever is damaged is set aside by whoever copies it.
+            asked = min(length, end - base)
+            data = segment.read(base, asked).ljust(asked, b"\0")
+            if segment.retired:
+                raise _Overtaken
             k = i
             while k < len(offsets) and offsets[k] + layout.RECORD_HEADER.size <= base + len(data):
                 size = _record_size(data, offsets[k] - base)

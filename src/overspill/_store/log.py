@@ -149,7 +149,7 @@ class Log:
             try:
                 fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
             except OSError as error:
-                self._discard(fresh)
+                self.discard(fresh)
                 raise self._no_room(least, error) from error
         with self._structure:
             self.next_number = number + 1
@@ -189,7 +189,7 @@ class Log:
             try:
                 begun, self._begun = self._begun, None
                 if begun is not None:
-                    self._discard(begun)
+                    self.discard(begun)
             finally:
                 self._preparing.release()
 
@@ -204,7 +204,7 @@ class Log:
                     )
                 except OSError as error:
                     # Its header may say either number by now, and all that it vouches for is settled.
-                    self._discard(spare)
+                    self.discard(spare)
                     raise self._no_room(least, error) from error
                 fresh.on_damage, fresh.on_rebuilt, fresh.on_failed = self._on_damage, self._on_rebuilt, self._failed
                 return fresh
@@ -250,7 +250,7 @@ class Log:
         with self._structure:
             unfit, self.next = self.next, None
         if unfit is not None:
-            self._discard(unfit)
+            self.discard(unfit)
         self._drop_begun()
         if (least > self.free_bytes or shortage is not None) and self.active is not None and self.active.map.live == 0:
             self.retire(self.active)
@@ -308,7 +308,7 @@ class Log:
                 self.next = fresh
             return True
 
-    def _discard(self, segment: Segment) -> None:
+    def discard(self, segment: Segment) -> None:
         """Give up a segment that holds nothing."""
         with suppress(FileNotFoundError):
             self.disk.unlink(segment.name)
@@ -319,7 +319,7 @@ class Log:
 
     def drop_spares(self) -> None:
         while self._spares:
-            self._discard(self._spares.pop())
+            self.discard(self._spares.pop())
 
     def count_other_bytes(self, n: int) -> None:
         """Something else in the folder (the quarantine) grew by n bytes."""
@@ -492,25 +492,35 @@ class Log:
         with self._structure:
             self.used_bytes -= n
 
-    def replace(self, old: list[Segment], new: Segment) -> None:
-        """Let a compacted segment, whose bytes are durable, take the place of those that it stands for."""
+    def replace(self, old: list[Segment], new: Segment, *, sync: bool) -> None:
+        """Let a compacted segment, whose records are durable, take the place of those that it stands for. `sync`: its marks are newer than that."""
         with self._syncing, self._structure:
-            # One rename publishes the new one and removes the first old one. From here on a sync covers the name, too.
-            self._names_dirty = True
-            self.disk.rename(new.name, old[0].name)
-            new.name = old[0].name
-            for segment in old:
-                self.segments.pop(segment.number, None)
-                self.emptied.pop(segment.number, None)
-                self._dirty.pop(segment, None)
-                self.used_bytes -= segment.allocated
-            self.segments[new.number] = new
-            new.on_damage, new.on_rebuilt, new.on_failed = self._on_damage, self._on_rebuilt, self._failed
-            new.stands_for = old
-            if len(old) > 1:
-                self.disk.sync_folder()
-                for segment in old[1:]:
-                    self.disk.unlink(segment.name)
+            try:
+                if sync:
+                    # With the old files goes what was on stable storage of their marks: a removal that was acknowledged must not come back with the new one.
+                    with new.held_open() as fd:
+                        self.disk.datasync(fd)
+                # One rename publishes the new one and removes the first old one. From here on a sync covers the name, too.
+                self._names_dirty = True
+                self.disk.rename(new.name, old[0].name)
+                new.name = old[0].name
+                for segment in old:
+                    self.segments.pop(segment.number, None)
+                    self.emptied.pop(segment.number, None)
+                    self._dirty.pop(segment, None)
+                    self.used_bytes -= segment.allocated
+                self.segments[new.number] = new
+                new.on_damage, new.on_rebuilt, new.on_failed = self._on_damage, self._on_rebuilt, self._failed
+                new.stands_for = old
+                if len(old) > 1:
+                    self.disk.sync_folder()
+                    for segment in old[1:]:
+                        self.disk.unlink(segment.name)
+            except OSError as error:
+                if self.segments.get(new.number) is not new:
+                    new.close()
+                self.break_down(error)
+                self.refuse_if_broken()
             self.compactions += 1
 
     # --- the end
@@ -522,12 +532,11 @@ class Log:
                 self._close_in_order(next_sequence)
         finally:
             with self._structure:
-                for segment in [*self.segments.values(), *self._spares, *filter(None, (self.next, self._begun))]:
-                    segment.close()
+                self.abandon()
 
     def _close_in_order(self, next_sequence: int) -> None:
         if self.next is not None:
-            self._discard(self.next)
+            self.discard(self.next)
             self.next = None
         self._drop_begun()
         self.drop_spares()
@@ -546,4 +555,6 @@ class Log:
     def abandon(self) -> None:
         """Let go of everything without touching the folder: after a fork, or a failed opening."""
         for segment in [*self.segments.values(), *self._spares, *filter(None, (self.next, self._begun))]:
+            for replaced in segment.stands_for:  # retired, unless the compaction failed in the middle of the switch
+                replaced.close()
             segment.close()

@@ -200,9 +200,10 @@ class Segment:
 
     def fd(self) -> int:
         """The descriptor, opened when it is first needed."""
-        if self._fd is None:
-            self._fd = self.disk.open_rw(self.name)
-        return self._fd
+        with self._reading:
+            if self._fd is None:
+                self._fd = self.disk.open_rw(self.name)
+            return self._fd
 
     @property
     def holds_fd(self) -> bool:
@@ -233,10 +234,9 @@ class Segment:
         """Make settling possible: map (or, plain, copy) header, marks and attempt counts."""
         if self.map.attached or self._retired:
             return
-        fd = self.fd()
-        first_part = self.read(0, self.header.records_start)
-        rotten = self.map.attach(fd, first_part)
-        self.rotten_words += rotten
+        with self.held_open() as fd:
+            if fd >= 0:
+                self.rotten_words += self.map.attach(fd, self.disk.pread(fd, self.header.records_start, 0))
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes of the file; fewer at its end, none when the file is gone."""
