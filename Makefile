@@ -9,12 +9,13 @@ BIN    := $(VENV)/bin
 CORE     := $(wildcard src/overspill/_core/*.pyx src/overspill/_core/*.pxd src/overspill/_core/*.h)
 BUILT_OF := $(CORE) setup.py pyproject.toml
 
-.PHONY: help run test bench check docs crash asan clean
+.PHONY: help run examples test bench check docs crash asan clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run     the main job: mirror live HLS through a queue that is killed on the way'
+	@echo 'make examples  small programs around a queue, one after the other'
 	@echo 'make test    the tests that every change must pass'
 	@echo 'make bench   ours beside its peers; writes benchmarks/results/'
 	@echo 'make check   ruff, and mypy --strict'
@@ -25,6 +26,9 @@ help:
 
 run: $(VENV)/has-demo
 	$(BIN)/overspill demo
+
+examples: $(VENV)/has-demo
+	@set -e; for example in examples/[!f]*.py; do printf '\n%s\n' "$$example"; $(BIN)/python "$$example"; done
 
 test: $(VENV)/has-test $(BIN)/promtool
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from overspill import Durability, HybridQueue
+from overspill import Durability, HybridQueue, StreamQueue
 
 from .peers import Contestant
+from .sizes import RESIDENT
 
 NAME = "bench"
 
@@ -57,5 +58,25 @@ class Power(Memory):
     durability = Durability.POWER
 
 
-OURS: tuple[type[Contestant], ...] = (Memory, Process)
+class Stream(Contestant):
+    name = "Overspill, StreamQueue"
+    module = "overspill"
+    note = "no rate limit; all of it in memory"
+    memory_size = RESIDENT
+
+    def __init__(self, folder: Path) -> None:
+        self.queue = StreamQueue(NAME, self.memory_size, str(folder), rate_limit=None)
+        self.put, self.get = self.queue.enqueue, self.queue.dequeue
+
+    def close(self) -> None:
+        self.queue.close()
+
+
+class StreamOnDisk(Stream):
+    name = "Overspill, StreamQueue behind"
+    note = "all but ten items go through the overflow file"
+    memory_size = 10
+
+
+OURS: tuple[type[Contestant], ...] = (Memory, Process, Stream, StreamOnDisk)
 OURS_SYNCED: tuple[type[Contestant], ...] = (Power,)

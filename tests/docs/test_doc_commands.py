@@ -46,6 +46,8 @@ def unknown(command: list[str]) -> str | None:
         case ["python", "-m", "benchmarks", *flags]:
             known = _flags_of_the_benchmarks()
             return next((f"no option {flag}" for flag in flags if flag.startswith("-") and flag not in known), None)
+        case ["python", script]:
+            return None if (ROOT / script).exists() else f"no script {script}"
         case _:
             return "nobody here knows this command"
 

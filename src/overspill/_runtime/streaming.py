@@ -32,6 +32,7 @@ __all__ = ["Streaming"]
 
 _T = TypeVar("_T")
 
+_PUMP_AFTER_S = 0.001
 _NO_LIMIT = (1 << 63) - 1
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -186,10 +187,16 @@ class Streaming(Assembled):
         self._low_bytes = _NO_LIMIT
 
     def _eased(self) -> None:
-        self._low_items = -1  # once is enough: the pump is on its way
-        self._soon()
+        self._low_items = -1
+        if self._pump is not None and not self._pump_comes:
+            # Not at once: a consumer who is quick has brought them himself by then, and two who do it get into each other's way.
+            self._pump_comes = True
+            self._pump.at(self._clock.monotonic() + _PUMP_AFTER_S, self)
+
+    _pump_comes: bool = False
 
     def _work(self) -> float | None:
+        self._pump_comes = False
         while self._state == "open" and self._resident < self._budget_items:
             with self._head:
                 if not self._overflow.items or not self._bring_back():
