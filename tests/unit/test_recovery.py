@@ -300,6 +300,18 @@ def test_kill_between_footer_and_truncation_leaves_nothing_torn(folder: Folder) 
     assert (report.rescanned, report.torn_bytes) == (1, 0)
     assert (folder.path / name(1)).read_bytes() == sealed
 
+@pytest.mark.parametrize("vouched", [False, True], ids=["the last", "vouched for"])
+def test_kill_in_the_middle_of_writing_an_index_is_no_damage(folder: Folder, vouched: bool) -> None:
+    """A long write may be cut short between two pages, so that index or directory are there and the footer is not; what follows does not say where the records ended."""
+    records = [{"payload": b"x" * 50, "sequence": 10 + i, "priority": (64, 128, 200)[i % 3]} for i in range(30)]
+    sealed, unsealed = segment(1, records), segment(1, records, sealed=False)
+    end = end_of(unsealed)
+    for cut in range(end + 8, len(sealed), 8):
+        folder.put({1: sealed[:cut] + unsealed[cut:], **({3: segment(3, some(3))} if vouched else {})})
+        report = folder.recover().report
+        assert report.items == 30 + 3 * vouched
+        assert (report.quarantined, report.torn_bytes, report.torn_records) == (0, 0, 0), (cut, report.notes)
+
 
 def test_remains_of_a_recycled_file_are_nothing(folder: Folder) -> None:
     old = write_segment(numbered(1, 9, priority=1), salt=1, sealed=False, file_size=65536)

@@ -167,7 +167,7 @@ def read_records(data: Any, salt: int, start: int, known: Known) -> Reading:
         # Nothing that checks follows: zeros or remains, unless somebody knows that there was more, or it shows.
         remains = stretches.pop()
         good_end = remains.offset
-        begun = known.end - remains.offset if known.end else _begun_record(data, start, remains, known)
+        begun = known.end - remains.offset if known.end else _begun_record(data, start, remains, known, found.records)
         if begun > 0:
             stretches.append(Stretch(remains.offset, begun, "header"))
             good_end += begun
@@ -202,13 +202,16 @@ def read_records(data: Any, salt: int, start: int, known: Known) -> Reading:
     return reading
 
 
-def _begun_record(data: Any, start: int, remains: Stretch, known: Known) -> int:
+def _begun_record(data: Any, start: int, remains: Stretch, known: Known, records: array[int]) -> int:
     """How many bytes a record has that begins behind the last good one and does not check: half written, or damaged; 0 if there is none."""
     at = remains.offset - start
     head = data[at : at + layout.RECORD_HEADER.size]
     _, length, sequence, *_ = layout.RECORD_HEADER.unpack(head)
     if not any(head) or sequence < known.base_sequence or not known.seal or data.find(known.seal, at) >= 0:
         return 0
+    index = b"".join(lane[1].tobytes() for lane in build_index(data, start, records))
+    if index and head[:8] == index[:8].ljust(8, b"\0"):
+        return 0  # it was being sealed: a write that the kill or the power cut ended between two pages
     size = layout.record_size(length)
     return size if size <= remains.length else len(head)
 
