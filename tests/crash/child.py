@@ -19,6 +19,7 @@ from typing import Any
 from faults import stepping
 
 from overspill import Durability, QueueFull
+from overspill._runtime import keeping
 
 from .ledger import Ledger, key_of
 from .worker import Worker, random_work
@@ -120,6 +121,10 @@ def live(order: dict[str, Any], fd: int) -> None:
     ledger.fd, ledger.next_key = fd, order["next_key"]
     rng = random.Random(order["seed"])
     logging.getLogger("overspill").addHandler(_Complaints(fd))
+    if order["restless"]:
+        # The background thread gets in between everywhere, and has much to do.
+        sys.setswitchinterval(2e-5)
+        keeping._COMPACT_EVERY_S, keeping._SEAL_AFTER_S = 0.0, 0.002
     after_acks, at_step = order.get("after_acks"), order.get("at_step")
     count = {"acks": 0, "steps": 0}
 

@@ -1,8 +1,9 @@
 """The process dies at any instant, three times over the same folder, and nothing that it acknowledged is undone.
 
 A case is three lives of one queue. Each life is a forked child that works at random and is killed: 40 % of the time by the clock, otherwise right after an acknowledged call or at the Nth
-change of a file, which for a later life is often in the middle of its recovery. The parent keeps the book from what the child wrote before and after each call, judges what the next
-life found, and goes on from there. At the end it opens the queue itself.
+change of a file, which for a later life is often in the middle of its recovery. Half of the cases have the background thread beside them; half of the lives change threads at every turn, and
+seal and compact as soon as they can. The parent keeps the book from what the child wrote before and after each call, judges what the next life found, and goes on
+from there. At the end it opens the queue itself.
 """
 from __future__ import annotations
 
@@ -190,7 +191,7 @@ def one_life(
 ) -> None:
     order: dict[str, Any] = {
         "path": str(path), "seed": rng.randrange(1 << 32), "durability": durability, "plain": plain, "background": background, "options": options, "steps": 400,
-        "next_key": ledger.next_key, "known": {str(entry.key): (entry.priority, entry.front) for entry in ledger.entries.values()},
+        "restless": rng.random() < 0.5, "next_key": ledger.next_key, "known": {str(entry.key): (entry.priority, entry.front) for entry in ledger.entries.values()},
     }
     kill_after_s = None
     chance = rng.random()
