@@ -5,6 +5,9 @@ smallest history of a bug, or of one that was feared.
 """
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 from faults import Disk, stepping
 
-from overspill import HybridQueue, KiB
+from overspill import Durability, HybridQueue, KiB
 
 PATIENCE_S = 20
 
@@ -159,3 +162,62 @@ def test_a_segment_that_is_retired_while_it_is_copied_is_not_compacted(tmp_path:
     assert q.stats().balance == 0 and q.stats().quarantined == 0
     q.close()
     assert not list((tmp_path / "q").glob("*.tmp"))
+
+
+def test_a_segment_that_is_kept_to_go_on_in_is_not_sealed(tmp_path: Path) -> None:
+    """It is consumed after the sync that comes before its seal, which would have cut the file under the next life."""
+    q = HybridQueue("q", tmp_path, max_disk_size=256 * KiB, durability=Durability.POWER, memory_size=100, _background=False)
+    q.enqueue(item(0))
+    first = q._log.active
+    n = 1
+    while q._log.active is first:
+        q.enqueue(item(n))
+        n += 1
+    sync_below = q._log._sync_below
+
+    def then_it_is_consumed(limit: int | None) -> None:
+        sync_below(limit)
+        if limit is None:
+            return  # the sync of what is taken below
+        assert [number(payload) for payload in q.dequeue_batch(first.map.live)] == list(range(n - 1))
+
+    q._log._sync_below = then_it_is_consumed
+    q._log.seal_next(q._next_sequence)
+    q._log._sync_below = sync_below
+    assert q._log._spares == [first] and first.footer is None and first.recyclable
+    for more in range(n, n + 8):
+        q.enqueue(item(more))
+    assert first.retired and not q._log._spares
+    assert [number(q.try_dequeue()) for _ in range(len(q))] == list(range(n - 1, n + 8))
+    q.close()
+
+
+LISTED_WHILE_RETIRED = """
+    import sys, threading
+    from overspill import HybridQueue, MiB
+    from overspill._store import log
+
+    log.SMALL_SEGMENT = 16 * MiB
+    for i in range(3):
+        q = HybridQueue(f"q{i}", sys.argv[1], max_disk_size=256 * MiB, _background=False)
+        q._log._planned = 16 * MiB
+        q.enqueue_batch([b"x"] * 100_000)
+        segment, begun = q._log.active, threading.Event()
+
+        def look():
+            begun.set()
+            segment.offsets(128, 0, 0)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        begun.wait()
+        segment.retire()
+        looking.join()
+        q.destroy()
+"""
+
+
+def test_a_segment_is_not_unmapped_under_whoever_reads_its_records(tmp_path: Path) -> None:
+    """Listing a large segment takes milliseconds without the interpreter lock. In a child, because that was the death of it."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(LISTED_WHILE_RETIRED), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-2000:]}"

@@ -154,8 +154,11 @@ def _copy(log: Log, group: list[Segment]) -> Merger | None:
         count = sum(len(here) for here, _ in moved.values())
         new.map.restore(at, count, count)
         new.attach()
-        for segment in group:
-            segment.map.carry_over(new.map, *moved[segment.number])
+        with log.still():
+            for segment in group:
+                if segment.retired:
+                    raise _Overtaken
+                segment.map.carry_over(new.map, *moved[segment.number])
         log.disk.datasync(fd)
         return Merger(group, new, moved)
     except BaseException:

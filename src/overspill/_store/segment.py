@@ -181,9 +181,10 @@ class Segment:
         old.disk.pwrite(fd, header.pack(), 0)
         old.disk.datasync(fd)
         segment = cls(old.disk, old.name, header, old.allocated, fd, plain=False)
-        segment.map.take_over(old.map)
-        old._fd = None
-        old._retired = True
+        with old._shape:
+            segment.map.take_over(old.map)
+            old._fd = None
+            old._retired = True
         segment.name = layout.segment_name(number)
         old.disk.rename(old.name, segment.name)
         return segment
@@ -343,6 +344,8 @@ class Segment:
     def _listed(self, priority: int, position: int, first: int) -> tuple[int, array[int], int] | None:
         """`offsets` of an unsealed segment: its records of a priority in log order. None if it has been sealed meanwhile."""
         with self._shape:
+            if self._retired:
+                return position, array("I"), self.version
             if self.footer is not None:
                 return None
             known = self._listed_up_to_date(priority)
@@ -447,11 +450,13 @@ class Segment:
 
     def retire(self) -> None:
         """Everything in it is settled and the file has been unlinked: let go of everything."""
-        self._retired = True
-        self.map.retire()
+        with self._shape:  # whoever reads the mapped records just now does so without the interpreter lock
+            self._retired = True
+            self.map.retire()
         self.let_go_of_fd()
 
     def close(self) -> None:
         """Let go of memory and descriptor; the file stays."""
-        self.map.detach()
+        with self._shape:
+            self.map.detach()
         self.let_go_of_fd()
