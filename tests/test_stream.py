@@ -517,6 +517,32 @@ def test_a_full_disk_refuses_the_item_while_taking_goes_on(open_stream: Any) -> 
     assert taken(stream) == [*packets(6)[4:], b"room"] and stream.stats().refused["full"] == 1
 
 
+def test_on_a_device_that_is_really_full_taking_goes_on_and_makes_room(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(mount)], check=False).returncode:
+        pytest.skip("NOT TESTED: a full device, because a small tmpfs could not be mounted here")
+    try:
+        with StreamQueue("cam", 3, mount, rate_limit=None, _background=False) as stream:
+            put = 0
+            with pytest.raises(QueueFull):
+                while True:
+                    stream.enqueue(b"%06d" % put + bytes(3000))
+                    put += 1
+            assert put > 300
+            got = [stream.dequeue() for _ in range(50)]
+            with pytest.raises(QueueFull):  # the front is given back a MiB at a time, or when it is all
+                for _ in range(300):
+                    stream.enqueue(bytes(3000))
+                    put += 1
+            got += [stream.dequeue() for _ in range(stream.get_depth())]
+            assert [item[:6] for item in got[: 300]] == [b"%06d" % n for n in range(300)] and len(got) == put
+            stream.enqueue(b"room again")
+            assert taken(stream) == [b"room again"]
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
 def test_a_message_of_which_half_was_written_leaves_no_trace(open_stream: Any, folder: Path) -> None:
     disk = faulty("pwrite", error=SHORT, armed=False)
     stream = open_stream(memory_size=1, _disk_class=disk, _background=False)

@@ -580,3 +580,18 @@ def test_file_system_that_cannot_be_told_promises_nothing() -> None:
         os.close(reader)
         os.close(writer)
     assert _file_system(reader) == ""
+
+
+def test_a_hole_gives_its_blocks_back_and_reads_as_zeros(disk: Disk) -> None:
+    fd = disk.create("file", 0)
+    disk.pwrite(fd, b"x" * 65536, 0)
+    disk.datasync(fd)
+    before = os.fstat(fd)
+    if not disk.punch_hole(fd, 4096, 40960):
+        pytest.skip("NOT TESTED: this file system cannot punch holes")
+    after = os.fstat(fd)
+    assert after.st_size == before.st_size and before.st_blocks - after.st_blocks == 40960 // 512
+    assert disk.pread(fd, 65536, 0) == b"x" * 4096 + bytes(40960) + b"x" * 20480
+    with pytest.raises(OSError, match="Invalid"):
+        disk.punch_hole(fd, -1, 4096)
+    disk.close_file(fd)

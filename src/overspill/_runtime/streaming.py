@@ -230,10 +230,9 @@ class Streaming(Assembled):
             return self._waiting + self._overflow.items
 
     @property
-    def pressure(self) -> float:
-        """As of the other queues."""
-        items = self._overflow.items
-        return 1.0 + items / self._budget_items if items else self._usage()
+    def disk_size(self) -> int:
+        """Items that are only on disk."""
+        return self._overflow.items
 
     def stream_stats(self) -> StreamStats:
         with self._behind:
