@@ -133,6 +133,20 @@ def test_an_item_on_disk_is_in_the_kernel_when_enqueue_returns(open_stream: Any,
         assert (folder / "cam.overflow").stat().st_size == n * 11
 
 
+def test_memory_is_bounded_in_bytes_too(open_stream: Any) -> None:
+    stream = open_stream(memory_size=1000)
+    stream._stream._set_budget(1000, 25 * MiB)
+    items = [bytes([n]) * (4 * MiB) for n in range(20)]
+    for item in items:
+        stream.enqueue(item)
+    assert (stream.stats().memory_items, stream.stats().disk_items) == (6, 14)
+    got = []
+    for _ in items:
+        got.append(stream.dequeue())
+        assert stream._stream._resident_bytes <= 25 * MiB
+    assert got == items
+
+
 # --- row 26: back to memory, without polling
 
 

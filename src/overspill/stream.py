@@ -26,7 +26,7 @@ class StreamQueue:
             stream.enqueue(packet)
             stream.dequeue()
 
-    Up to `memory_size` items are in memory. What comes when memory is full goes to the file `<stream_id>.overflow` in the folder `disk_path`, and returns to memory, in order, as room is
+    Up to `memory_size` items, and 512 MiB, are in memory. What comes when memory is full goes to the file `<stream_id>.overflow` in the folder `disk_path`, and returns to memory, in order, as room is
     made there. Nothing here is durable: `close` removes the file. After a kill, what was in the file and not in memory is delivered first by the next `StreamQueue` of this
     name; so is what another program has left there in the same format.
 
@@ -41,8 +41,7 @@ class StreamQueue:
 
     def __init__(self, stream_id: str, memory_size: int, disk_path: str | os.PathLike[str], *, rate_limit: RateLimit | None = _ORIGINS_RATE, **private: Any) -> None:
         options = Options.build(
-            name=validate_name(stream_id, "stream_id"), memory_size=memory_size, memory_limit=None, max_item_size=MESSAGE_MAX, serializer="raw",
-            durability=Durability.MEMORY, rate_limit=rate_limit,
+            name=validate_name(stream_id, "stream_id"), memory_size=memory_size, max_item_size=MESSAGE_MAX, serializer="raw", durability=Durability.MEMORY, rate_limit=rate_limit,
         )  # fmt: skip
         path = folder_path("disk_path", disk_path)
         if path is None:

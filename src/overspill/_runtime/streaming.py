@@ -33,7 +33,6 @@ __all__ = ["Streaming"]
 _T = TypeVar("_T")
 
 _PUMP_AFTER_S = 0.001
-_NO_LIMIT = (1 << 63) - 1
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -113,7 +112,7 @@ class Streaming(Assembled):
     def _put_last(self, message: bytes) -> None:
         """At the end of the line, wherever that is. The caller holds the tail."""
         with self._behind:
-            if self._resident < self._budget_items and not self._on_disk():
+            if self._resident < self._budget_items and self._resident_bytes + len(message) <= self._budget_bytes and not self._on_disk():
                 self._tail.allowed = True
                 self._join_back([message], Priority.NORMAL)
                 self._n_enqueued += 1
@@ -184,7 +183,7 @@ class Streaming(Assembled):
         """Have the core call `_eased` when half of memory has become free, or all that is in the file fits."""
         items = self._overflow.items
         self._low_items = max(self._budget_items // 2, self._budget_items - items) if items else -1
-        self._low_bytes = _NO_LIMIT
+        self._low_bytes = self._budget_bytes // 2
 
     def _eased(self) -> None:
         self._low_items = -1
@@ -197,7 +196,7 @@ class Streaming(Assembled):
 
     def _work(self) -> float | None:
         self._pump_comes = False
-        while self._state == "open" and self._resident < self._budget_items:
+        while self._state == "open" and self._resident < self._budget_items and self._resident_bytes + MESSAGE_MAX <= self._budget_bytes:
             with self._head:
                 if not self._overflow.items or not self._bring_back():
                     break
