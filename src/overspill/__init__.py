@@ -9,6 +9,7 @@ Items live in memory while there is room, spill to disk when there is not, come 
     b'one'
 """
 from ._runtime.delivery import Delivery
+from .configured import Queues, open_queues
 from .errors import (
     CorruptedData,
     InvalidOption,
@@ -37,6 +38,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
-    "NotSerializable", "OverflowStrategy", "Priority", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "QueueStats", "RateLimit",
+    "NotSerializable", "open_queues", "OverflowStrategy", "Priority", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "Queues", "QueueStats", "RateLimit",
     "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
 ]

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from ._runtime.assemble import Assembled
 from ._store.inspection import Inspection, inspect
+from .config import load_config
 from .errors import InvalidOption
-from .options import Options, load_config
+from .options import Options
 
 __all__ = ["HybridQueue"]
 
@@ -51,9 +52,12 @@ class HybridQueue(Assembled):
                 raise
 
     @classmethod
-    def from_config(cls, source: Mapping[str, Any] | str | os.PathLike[str]) -> Self:
-        """Open a queue as a mapping, a TOML file or a JSON file says; the keys are the options. Unknown keys are errors."""
-        return cls(**load_config(source))
+    def from_config(cls, source: Mapping[str, Any] | str | os.PathLike[str], *, name: str | None = None) -> Self:
+        """Open a queue as a mapping, a TOML file or a JSON file says; the keys are the options. Unknown keys are errors.
+
+        A source with several queues (`[queues.NAME]`, and `[defaults]` for all) is asked for one by its `name`; `open_queues` opens them all.
+        """
+        return cls(**load_config(source, name))
 
     @staticmethod
     def inspect(path: str | os.PathLike[str], *, deep: bool = False) -> Inspection:

@@ -5,8 +5,8 @@ An ``Options`` is made once, when a queue is built, and is frozen. Whatever is w
 sizes are ints in bytes, times are float seconds or None, names are safe as file names.
 
 * ``Options.build(**given)`` is what a constructor calls.
-* ``load_config(source)`` reads the same options from a mapping, a TOML or a JSON file, where an enum is its name
-  (``"power"``), a size may be ``"512MiB"``, a time ``"5m"``, and nothing is ``"none"`` (TOML has no null).
+* ``from_words(key, value)`` reads a value as ``config.py`` finds it in a file, where an enum is its name (``"power"``), a
+  size may be ``"512MiB"``, a time ``"5m"``, and nothing is ``"none"`` (TOML has no null).
 
 Two options give way when the caller did not choose them: ``max_item_size`` shrinks with a small ``max_disk_size`` (or, in
 memory only, with ``memory_limit``), and ``durability`` is ``MEMORY`` where there is no disk. Chosen by name, a value
@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import os
-import pathlib
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,7 +44,7 @@ __all__ = [
     "check_thresholds",
     "disk_size_for",
     "folder_path",
-    "load_config",
+    "from_words",
     "parse_duration",
     "parse_size",
     "seconds",
@@ -207,6 +204,10 @@ class Options:
             # PROCESS is the default and so cannot be told from a choice; without a disk it means nothing.
             self._put("durability", Durability.MEMORY)
 
+        if self.disk_path is None and self.overflow_ratio < 1:
+            raise InvalidOption("overflow_ratio", self.overflow_ratio, "1.0 in a queue without a disk_path: there is nowhere to spill to",
+                                hint="what is beyond that share of memory would only be refused; lower memory_size and memory_limit instead")  # fmt: skip
+
         # The largest item must have a place to be, with everything that lies around it there.
         size = self.max_item_size
         if type(size) is _Assumed:
@@ -224,7 +225,7 @@ class Options:
                                 hint="raise memory_limit, give a disk_path, or leave max_item_size out")  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """Every option by name, in the words that ``load_config`` reads (objects and callbacks as they are)."""
+        """Every option by name, in the words that ``from_words`` reads (objects and callbacks as they are)."""
         return {key: _in_words(getattr(self, key)) for key in OPTION_NAMES}
 
     def __repr__(self) -> str:
@@ -348,7 +349,7 @@ def _did_you_mean(key: str, known: Iterable[str] = OPTION_NAMES) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-# From a mapping or a file.
+# From words.
 
 _SIZE_UNITS: Final = {
     "": 1, "b": 1,
@@ -424,7 +425,8 @@ _MAY_BE_NONE: Final = frozenset(
 )
 
 
-def _from_words(key: str, value: object) -> object:
+def from_words(key: str, value: object) -> object:
+    """The value of an option from how a configuration file says it; what it does not know how to read, it leaves to `Options` to refuse."""
     if isinstance(value, str) and key in _MAY_BE_NONE and value.strip().lower() == "none":
         return None
     if isinstance(value, str) and key in _SIZES:
@@ -436,57 +438,3 @@ def _from_words(key: str, value: object) -> object:
     if key == "rate_limit":
         return _rate_limit_from(value)
     return value
-
-
-def load_config(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
-    """Keyword arguments for a queue from a mapping or from a ``.toml`` or ``.json`` file, checked.
-
-    Only what the source says is in the answer, so defaults stay defaults. Whatever is wrong is an ``InvalidOption`` that
-    names the file and the key.
-    """
-    if isinstance(source, Mapping):
-        where, words = "config", dict(source)
-    else:
-        where, words = _read(source)
-    try:
-        given: dict[str, Any] = {}
-        for key, value in words.items():
-            if key not in OPTION_NAMES:
-                raise InvalidOption(str(key), value, "left out: there is no such option" + _did_you_mean(str(key)))
-            given[key] = _from_words(key, value)
-        Options(**given)
-    except InvalidOption as error:
-        error.where = error.where or where
-        raise
-    return given
-
-
-def _read(source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
-    path = folder_path("config", source)
-    if path is None:
-        raise InvalidOption("config", source, "a mapping, or the path of a .toml or .json file")
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".toml", ".json"):
-        raise InvalidOption("config", path, "a mapping, or the path of a .toml or .json file")
-    try:
-        text = pathlib.Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise InvalidOption("config", path, f"a file that can be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidOption("config", path, f"a file in UTF-8: {error}") from error
-    try:
-        words = tomllib.loads(text) if suffix == ".toml" else json.loads(text, object_pairs_hook=_no_key_twice)
-    except (ValueError, RecursionError) as error:
-        raise InvalidOption("config", path, f"a file in {suffix[1:].upper()}: {error}") from error
-    if not isinstance(words, dict):
-        raise InvalidOption("config", path, "a JSON object of options")
-    return path, words
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    words: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in words:
-            raise ValueError(f"the key {key!r} is there twice")
-        words[key] = value
-    return words

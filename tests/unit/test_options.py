@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from overspill.config import load_config
 from overspill.errors import InvalidOption
 from overspill.options import (
     DISK_SIZE_MIN,
@@ -22,7 +23,6 @@ from overspill.options import (
     WhenFull,
     check_thresholds,
     disk_size_for,
-    load_config,
     parse_duration,
     parse_size,
     seconds,

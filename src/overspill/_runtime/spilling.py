@@ -280,7 +280,12 @@ class Spilling(Putting):
         """
         if not callable(callback):
             raise InvalidOption("callback", callback, "a callable that takes the usage")
-        subscription = _Subscription(callback, check_thresholds(thresholds))
+        checked = check_thresholds(thresholds)
+        ratio = self._options.overflow_ratio
+        if self._log is not None and checked[-1] > ratio:
+            raise InvalidOption("thresholds", checked, f"at most overflow_ratio={ratio}: spilling begins there, and memory use never gets further",
+                                hint="lower the thresholds, or raise overflow_ratio")  # fmt: skip
+        subscription = _Subscription(callback, checked)
         self._subscriptions.append(subscription)
         self._relieve()
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
+from ..config import load_queues
 from ..errors import CorruptedData, QueueError, UnknownFormat
 from ..item import KIND_NAMES, KIND_RAW, KIND_STR
-from ..options import load_config
 from ..salvage import Inspection, NoQueue, is_queue, orphans, queues_below
 from ..salvage.jsonlines import item_fields, payload_of, time_text
 from ..salvage.moving import shown
@@ -108,10 +108,10 @@ def ls(folder: Path, configs: tuple[Path, ...], as_json: bool) -> None:
 def _configured(configs: tuple[Path, ...]) -> list[Path]:
     known = []
     for path in configs:
-        options = load_config(path)
-        if options.get("disk_path") is None or options.get("name") is None:
+        queues = {name: Path(options["disk_path"]) for name, options in load_queues(path).items() if options.get("disk_path") is not None}
+        if not queues:
             raise Failure(f"{path}: it names no folder: it needs disk_path and name")
-        known.append(Path(path.parent, options["disk_path"], options["name"]) if not Path(options["disk_path"]).exists() else Path(options["disk_path"], options["name"]))
+        known += [Path(path.parent, parent, name) if not parent.exists() else Path(parent, name) for name, parent in queues.items()]
     return known
 
 
