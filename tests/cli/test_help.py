@@ -19,6 +19,8 @@ from .conftest import Run
 COMMANDS = {name: each for name, each in main.commands.items() if not isinstance(each, click.Group)}
 LONG = {"demo"}
 """Its example takes half a minute; tests/demo runs it shorter every time."""
+ENDLESS = {"serve-metrics"}
+"""Its example runs until somebody ends it; test_operating.py does."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.battery if name in LONG else ()) for name in COMMANDS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.battery if name in LONG else ()) for name in COMMANDS if name not in ENDLESS])
 def test_example_runs(name: str, place: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     shutil.copytree(place, here)

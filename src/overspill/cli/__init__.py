@@ -21,6 +21,7 @@ from .feeding import get, put
 from .looking import ls, peek, stats
 from .mending import compact, repair, verify
 from .moving import drain, export, import_
+from .operating import config, metrics, serve_metrics
 from .piping import pipe
 from .program import INTERRUPTED, Program, main
 
@@ -30,6 +31,7 @@ SECTIONS = {
     "Put and get": (put, get, pipe),
     "Look, beside a running owner too": (stats, ls, peek),
     "Salvage": (verify, repair, export, import_, drain, compact),
+    "Operate": (serve_metrics, metrics, config),
     "Try it": (demo,),
 }
 

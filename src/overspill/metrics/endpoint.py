@@ -188,6 +188,10 @@ class Endpoint:
     def url(self) -> str:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
+    @property
+    def paths(self) -> list[str]:
+        return list(self._server.answers)
+
     def _metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
         encode, content_type = choose_encoder(accept)
         return HTTPStatus.OK, content_type, encode(self._registry)

@@ -20,13 +20,13 @@ from prometheus_client.registry import Collector
 
 from .._store.inspection import Inspection, inspect
 from ..errors import InvalidOption, QueueError
+from ..salvage.folders import is_queue, queues_below
 from .catalogue import METRICS, STATES
 from .health import Health, QueueHealth
 
 __all__ = ["FOLDER_METRICS", "Folders"]
 
 _FRESH_S = 1.0
-_SEGMENT_SUFFIX = ".seg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,12 @@ class Folders(Collector):
     """Queues' folders, and folders full of those, which are looked through anew every time."""
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        self._paths = [os.path.abspath(os.fspath(path)) for path in paths]
-        for path in self._paths:
+        self._queues: list[str] = []
+        self._parents: list[str] = []
+        for path in (os.path.abspath(os.fspath(path)) for path in paths):
             if not os.path.isdir(path):
                 raise InvalidOption("folder", path, "a queue's folder, or a folder of those")
+            (self._queues if is_queue(path) else self._parents).append(path)
         self._lock = threading.Lock()
         self._seen: list[tuple[str, Inspection | Exception]] = []
         self._seen_ns = 0
@@ -79,13 +81,13 @@ class Folders(Collector):
     def _look(self) -> tuple[list[tuple[str, Inspection | Exception]], int]:
         with self._lock:  # one look at a time, however many ask
             if time.monotonic() - self._seen_at > _FRESH_S:
-                self._seen = [(name, _inspected(path)) for name, path in self._queues()]
+                self._seen = [(name, _inspected(path)) for name, path in self._named()]
                 self._seen_at, self._seen_ns = time.monotonic(), time.time_ns()
             return self._seen, self._seen_ns
 
-    def _queues(self) -> list[tuple[str, str]]:
-        """Names and paths. Two folders of the same name are told apart by their paths."""
-        found = list(dict.fromkeys(queue for path in self._paths for queue in _queues_in(path)))
+    def _named(self) -> list[tuple[str, str]]:
+        """Names and paths. Two folders of the same name are told apart by their paths; one that was given as a queue stays one, whatever becomes of it."""
+        found = list(dict.fromkeys([*self._queues, *(queue for path in self._parents for queue in _queues_in(path))]))
         names = [os.path.basename(path) for path in found]
         return [(path if names.count(name) > 1 else name, path) for name, path in zip(names, found, strict=True)]
 
@@ -104,22 +106,11 @@ class Folders(Collector):
 
 
 def _queues_in(path: str) -> list[str]:
-    """The path itself if it is a queue's folder, else those directly below it that are."""
-    if _is_queue(path):
-        return [path]
     try:
-        with os.scandir(path) as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False) and _is_queue(entry.path))
-    except OSError:
-        return [path]  # looking at it will say what is wrong
-
-
-def _is_queue(path: str) -> bool:
-    try:
-        with os.scandir(path) as entries:
-            return any(entry.name == "lock" or entry.name.endswith(_SEGMENT_SUFFIX) for entry in entries)
-    except OSError:
-        return False
+        return [str(queue) for queue in queues_below(path)]
+    except OSError as error:
+        logging.getLogger("overspill").warning("%s cannot be looked through: %s", path, error)
+        return []
 
 
 def _inspected(path: str) -> Inspection | Exception:
