@@ -181,8 +181,15 @@ class Endpoint:
         self._health = health
         self._server = _Server(host, port, {"/metrics": self._metrics, "/healthz": self._healthz, "/livez": self._livez})
         self.host, self.port = host, int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.accept_until_closed, name="overspill-metrics", daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="overspill-metrics", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._server.accept_until_closed()
+        finally:
+            self._ended.set()
 
     @property
     def url(self) -> str:
@@ -212,8 +219,8 @@ class Endpoint:
         self._server.server_close()
 
     def join(self) -> None:
-        """Wait until somebody closes it."""
-        self._thread.join()
+        """Wait until somebody closes it. Ctrl-C ends the waiting; an interrupted `Thread.join` would take the thread for dead from then on."""
+        self._ended.wait()
 
     def __enter__(self) -> Endpoint:
         return self
