@@ -404,7 +404,7 @@ cdef class HotQueue:
         lane = <Lane>self.lane_at[priority]
         if self._logs:
             map = self._tail_map
-            if map is None or not map.has_room(record_size(n), priority) or not self.granted(1):
+            if map is None or not map.has_room(record_size(n), 1, priority) or not self.granted(1):
                 return 0
             self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority, 0, NULL)
             if not map.dirty:
@@ -528,7 +528,7 @@ cdef class HotQueue:
             return 0
         lane = <Lane>self.lane_at[priority]
         if self._logs:
-            if map is None or not map.has_room(total + 4 * count, priority) or not self.granted(count):
+            if map is None or not map.has_room(total, count, priority) or not self.granted(count):
                 return 0
             lane.reserve(count)
             at = map.tail
@@ -984,7 +984,7 @@ cdef class HotQueue:
         cdef Py_ssize_t i = 0, count = len(parcels)
         for parcel in parcels:
             total += record_size(PyBytes_GET_SIZE(parcel.payload))
-        if map.body == NULL or at + total + 4 * <uint64_t>count > map.limit or at + total > map.populated:
+        if map.body == NULL or at + total + 4 * <uint64_t>count > map.limit or at + total > map.pages.populated:
             raise AssertionError("I5: the records do not fit into the mapped tail")
         offsets = []
         for parcel in parcels:

@@ -1,11 +1,26 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from .record cimport RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, c_crc32c, crc32c_pair, crc32c_publish8, record_size, seal_header, store_header
+from cpython.pythread cimport PyThread_type_lock
 cimport cython
 
 cdef enum:
     MARKS_START = 512
+    REACH = 1048576          # what a caller has backed at most without giving up the interpreter lock
     FOOTER_ROOM = 144  # footer, and the padding before index and directory
+
+# What backing the records' mapping with pages needs, apart from its map so that a thread without the interpreter lock can do it.
+cdef struct Pages:
+    uint8_t *body            # as the map's; NULL unless open for appending
+    int fd                   # of the file
+    const uint64_t *tail     # the map's: where the next record goes
+    uint64_t file_size
+    uint64_t populated       # the mapping is backed by pages below this offset
+    uint64_t calm_upto       # no further than that: up to here a caller need not think of pages
+    uint64_t zeroed          # no zeros are written below this offset any more; records end here or before
+    PyThread_type_lock lock  # held over one step of backing, and over unmapping
+    bint wanted              # a caller waits for the lock
+    bint ahead               # backing ahead of the tail is worth it
 
 @cython.final
 cdef class SegmentMap:
@@ -16,7 +31,6 @@ cdef class SegmentMap:
     cdef readonly uint64_t file_size
     cdef readonly uint64_t tail          # where the next record goes
     cdef readonly uint64_t limit         # records must end here or before: index and footer need the rest
-    cdef readonly uint64_t populated     # the mapping is backed by pages below this offset
     cdef readonly uint64_t count         # records
     cdef public int64_t live             # records that are not settled
     cdef public uint64_t synced          # everything below is on stable storage
@@ -28,15 +42,16 @@ cdef class SegmentMap:
     cdef uint8_t *head                   # file bytes 0 … records_start, NULL while detached
     cdef uint8_t *body                   # so that body + offset is the byte at that file offset; NULL unless open for appending
     cdef uint64_t body_mapped
+    cdef Pages pages
     cdef uint64_t lanes_seen[4]
     cdef SegmentMap twin                 # compaction: the segment that this one's records have been copied to
     cdef object copies                   # arrays 'Q': their offsets here, ascending, and there
     cdef object touched                  # bytearray: which pages of the attempt counts are backed
 
-    cdef inline bint has_room(self, uint64_t size, uint8_t priority) noexcept:
-        """Whether a record of this size fits, its page is there, and its priority has a place in the directory."""
-        return (self.tail + size + 4 <= self.limit and self.tail + size <= self.populated
-                and self.lanes_seen[priority >> 6] >> (priority & 63) & 1)
+    cdef inline bint has_room(self, uint64_t size, uint64_t records, uint8_t priority) noexcept:
+        """Whether so many records, of this size in all, fit, their pages are there (they are backed now if need be), and their priority has a place in the directory."""
+        return (self.tail + size + 4 * records <= self.limit and self.lanes_seen[priority >> 6] >> (priority & 63) & 1
+                and (self.tail + size <= self.pages.calm_upto or self.reach(self.tail + size)))
 
     cdef inline uint64_t append(self, RecordHeader *h, const uint8_t *payload, bint publish) noexcept:
         """Mapped: write a record at the tail and move on. Unpublished (the first of a batch), it stays invisible until `publish`."""
@@ -77,13 +92,15 @@ cdef class SegmentMap:
         self.live -= 1                       # last: at 0 the file may go
         return 1
 
+    cdef bint reach(self, uint64_t upto) noexcept
     cdef int marked_elsewhere(self, uint64_t offset) except -1
     cdef bint is_marked(self, uint64_t offset) noexcept
+    cdef int _open_pages(self, int fd) except -1
+    cdef void _let_go_of_pages(self) noexcept
     cdef void _unmap_body(self) noexcept
     cdef void _unmap_head(self) noexcept
     cdef uint64_t marks_end(self) noexcept
     cdef uint8_t *_map(self, int fd, uint64_t offset, uint64_t length) except NULL
-    cdef int _back_all(self, int fd) except -1
     cdef int _populate(self, uint8_t *start, uint64_t length) except -1
     cdef uint64_t copy_of(self, uint64_t offset) except? 0
     cdef uint64_t *_attempt_word(self, uint32_t slot) except NULL

@@ -4,15 +4,20 @@ A segment that takes records has its record area mapped, every segment whose ite
 *plain* mode, for file systems where a mapping could meet a full disk, the first part is a private copy and each changed word is handed
 to `write` at once; records then go through `write` as well. Same bytes in the file, slower.
 
+Pages are backed a step at a time: by a thread of its own that stays `AHEAD` of the tails (`back_pages`), and by a caller who has come to the end of what is backed. That thread never
+holds the interpreter lock: it would have to wait for it up to 5 ms at every turn. The lock of a mapping's `Pages` is held over one step, so that nobody waits for more than one; `registry` is held
+while a mapping is chosen. They are taken in the order interpreter lock, registry, pages.
+
 Invariants: nothing is stored behind `populated` (I5: no store may meet an unbacked page, so no SIGBUS); a mark word always carries its check code, in one
 aligned store (I6); `tail` moves only after a record is complete (I4).
 """
 from libc.errno cimport EINTR, EINVAL, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
+from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
 
 from .record cimport (
     RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, record_size, header_checks, seal_header, store_header,
@@ -34,10 +39,26 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int64_t c_pwrite "pwrite"(int fd, const void *data, size_t n, int64_t offset)
 
+cdef extern from "pythread.h" nogil:
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int intr_flag)
+
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t *sem, int shared, unsigned int value)
+    int sem_wait(sem_t *sem)
+    int sem_post(sem_t *sem)
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef char zeros[262144]
 
 cdef enum:
     PAGE = 4096
+    STEP = 262144            # of backing; a step of zeros and pages takes some 50 µs
+    AHEAD = 8388608          # so far ahead of a tail its pages are backed
+    PATIENCE_US = 2000       # how long a caller waits for another's step without giving up the interpreter lock
     MADV_POPULATE_WRITE_ = 23
 cdef uint32_t ATTEMPTS_DOMAIN = 0x80000000u
 
@@ -54,6 +75,145 @@ def fresh_marks(uint32_t salt, uint32_t slots):
     return area
 
 
+cdef PyThread_type_lock registry = PyThread_allocate_lock()
+cdef Pages **mapped = NULL           # of every mapping that is open for appending
+cdef Py_ssize_t mapped_n = 0, mapped_room = 0
+cdef uint64_t pages_thread = 0       # counts the calls of `back_pages`: the last one is the one that works
+cdef bint pages_idle = False         # it sleeps, or is about to
+cdef sem_t pages_wanted
+sem_init(&pages_wanted, 0, 0)
+
+
+def back_pages():
+    """Back pages ahead of every tail, until `stop_back_pages` or another call of this. The body of a thread: holds the interpreter lock only to begin and to end."""
+    global pages_thread, pages_idle
+    cdef uint64_t me
+    pages_thread += 1
+    me = pages_thread
+    with nogil:
+        while pages_thread == me:
+            if not back_one_step():
+                pages_idle = True
+                sem_wait(&pages_wanted)
+
+
+def stop_back_pages():
+    """End the thread whose body `back_pages` is."""
+    global pages_thread
+    pages_thread += 1
+    sem_post(&pages_wanted)
+
+
+def forget_pages_after_fork():
+    """In a child: that thread is not there, nor is whoever held a lock; and the parent's files are not to be written to."""
+    global registry, pages_thread, pages_idle
+    cdef Py_ssize_t i
+    registry = PyThread_allocate_lock()
+    sem_init(&pages_wanted, 0, 0)
+    pages_thread += 1
+    pages_idle = False
+    for i in range(mapped_n):
+        mapped[i].lock = PyThread_allocate_lock()
+        mapped[i].ahead = False
+
+
+cdef bint back_one_step() noexcept nogil:
+    """One step for the tail that comes to the end of its pages first; False if all are far enough from it."""
+    cdef Py_ssize_t i
+    cdef int64_t lead, least = AHEAD
+    cdef Pages *chosen = NULL
+    cdef bint wanted
+    PyThread_acquire_lock(registry, WAIT_LOCK)
+    for i in range(mapped_n):
+        lead = <int64_t>(mapped[i].populated - mapped[i].tail[0])
+        if mapped[i].ahead and mapped[i].populated < mapped[i].file_size and lead < least:
+            chosen, least = mapped[i], lead
+    if chosen == NULL:
+        PyThread_release_lock(registry)
+        return False
+    PyThread_acquire_lock(chosen.lock, WAIT_LOCK)   # from here on it cannot be unmapped
+    PyThread_release_lock(registry)
+    if back_step(chosen) < 0:
+        chosen.ahead = False                        # a caller will meet the same failure, and can say so
+    if chosen.populated == chosen.file_size:
+        chosen.calm_upto = chosen.file_size
+    elif chosen.populated - chosen.tail[0] > AHEAD // 2:
+        chosen.calm_upto = chosen.populated - AHEAD // 2
+    wanted = chosen.wanted
+    PyThread_release_lock(chosen.lock)
+    if wanted:
+        sched_yield()
+    return True
+
+
+cdef void ask_for_pages() noexcept nogil:
+    global pages_idle
+    if pages_idle:
+        pages_idle = False
+        sem_post(&pages_wanted)
+
+
+cdef int enter(Pages *pages) except -1:
+    global mapped, mapped_n, mapped_room
+    cdef Pages **grown
+    if mapped_n == mapped_room:
+        PyThread_acquire_lock(registry, WAIT_LOCK)
+        grown = <Pages **>realloc(mapped, (2 * mapped_room + 8) * sizeof(Pages *))
+        if grown != NULL:
+            mapped, mapped_room = grown, 2 * mapped_room + 8
+        PyThread_release_lock(registry)
+        if grown == NULL:
+            raise MemoryError
+    PyThread_acquire_lock(registry, WAIT_LOCK)
+    mapped[mapped_n] = pages
+    mapped_n += 1
+    PyThread_release_lock(registry)
+    return 0
+
+
+cdef void leave(Pages *pages) noexcept nogil:
+    global mapped_n
+    cdef Py_ssize_t i
+    PyThread_acquire_lock(registry, WAIT_LOCK)
+    for i in range(mapped_n):
+        if mapped[i] == pages:
+            mapped_n -= 1
+            mapped[i] = mapped[mapped_n]
+            break
+    PyThread_release_lock(registry)
+
+
+cdef int back_step(Pages *pages) noexcept nogil:
+    """Zeros, then pages, for the next stretch. 1: done, 0: nothing is left to back, -1: it failed, see `errno`. The caller holds its lock.
+
+    With the zeros the file's blocks are initialised (a later sync changes no extents), and the kernel does not read ahead into holes, which made single steps of
+    population take tens of milliseconds. They are written above every record: a record ends below `populated`, or was announced by `pass_over`.
+    """
+    cdef uint64_t at = pages.populated, end
+    cdef int64_t written
+    if pages.body == NULL:
+        return 0
+    if pages.tail[0] > at:  # large payloads went past by way of the file: there is nothing to back behind the tail
+        at = pages.tail[0]
+    if at >= pages.file_size:
+        return 0
+    end = min((at // STEP + 1) * STEP, pages.file_size)
+    while pages.zeroed < end:
+        written = c_pwrite(pages.fd, zeros, min(end - pages.zeroed, <uint64_t>sizeof(zeros)), pages.zeroed)
+        if written >= 0:
+            pages.zeroed += written
+        elif errno != EINTR:
+            return -1
+    at = at // PAGE * PAGE
+    while c_madvise(pages.body + at, end - at, MADV_POPULATE_WRITE_):
+        if errno == EINVAL:  # a kernel before 5.14 does not know the advice: preallocation is then the only guard
+            break
+        if errno != EINTR:
+            return -1
+    pages.populated = end
+    return 1
+
+
 cdef class SegmentMap:
     """The memory of one segment file; made by the store, used by the hot path."""
 
@@ -62,20 +222,35 @@ cdef class SegmentMap:
         self.records_start, self.file_size, self.plain = records_start, file_size, plain
         self.tail = records_start
         self.limit = records_start      # no room until opened for appending
-        self.populated = 0
         self.touched = None
+        self.pages.tail, self.pages.file_size, self.pages.zeroed, self.pages.fd = &self.tail, file_size, records_start, -1
+        self.pages.lock = PyThread_allocate_lock()
+        if self.pages.lock == NULL:
+            raise MemoryError
 
     def __dealloc__(self):
         self._unmap_body()
         self._unmap_head()
+        if self.pages.lock != NULL:
+            PyThread_free_lock(self.pages.lock)
 
     cdef void _unmap_body(self) noexcept:
         cdef uint8_t *body = self.body
         cdef uint64_t start = self.records_start, length = self.body_mapped
         if body != NULL:
             self.body = NULL
+            self._let_go_of_pages()
             with nogil:  # unmapping tens of MiB takes milliseconds
                 c_munmap(body + start, length)
+
+    cdef void _let_go_of_pages(self) noexcept:
+        """Nobody touches the mapping, or writes zeros to the file, when this returns."""
+        leave(&self.pages)
+        with nogil:
+            PyThread_acquire_lock(self.pages.lock, WAIT_LOCK)
+            self.pages.body, self.pages.fd, self.pages.ahead = NULL, -1, False
+            self.pages.populated = self.pages.calm_upto = 0
+            PyThread_release_lock(self.pages.lock)
 
     cdef void _unmap_head(self) noexcept:
         cdef uint8_t *head = self.head
@@ -87,6 +262,11 @@ cdef class SegmentMap:
             else:
                 with nogil:
                     c_munmap(head, length)
+
+    @property
+    def populated(self):
+        """The mapping is backed by pages below this offset."""
+        return self.pages.populated
 
     @property
     def attached(self):
@@ -171,88 +351,110 @@ cdef class SegmentMap:
 
     # --- appending
 
-    def open_tail(self, int fd, bint zero):
-        """Allow appending: map the record area and have all of it backed by pages. Drops the GIL.
-
-        With `zero` zeros are written first, in steps: the file's blocks are then initialised (a later sync changes no extents), and the
-        kernel does not read ahead into holes, which made single steps of population take tens of milliseconds.
-        """
-        cdef uint64_t at
+    def open_tail(self, int fd):
+        """Allow appending: map the record area, no page of which is backed yet. `fd` must stay open until the tail is closed."""
         self.limit = self.file_size - FOOTER_ROOM
         if self.plain:
-            self.populated = self.file_size
+            self.pages.populated = self.pages.calm_upto = self.file_size
             return
         self.body_mapped = self.file_size - self.records_start
         self.body = self._map(fd, self.records_start, self.body_mapped) - self.records_start
-        self.populated = self.records_start
-        if zero:
-            self._back_all(fd)
+        self._open_pages(fd)
 
-    def back(self, int fd):
-        """Write zeros to, and back with pages, a record area that holds nothing yet. Drops the GIL for all of it."""
-        if self.body != NULL and self.tail == self.records_start:
-            self._back_all(fd)
+    cdef int _open_pages(self, int fd) except -1:
+        self.pages.body, self.pages.fd, self.pages.ahead = self.body, fd, True
+        self.pages.populated = self.pages.calm_upto = self.records_start
+        enter(&self.pages)
+        return 0
 
     def take_over(self, SegmentMap old not None):
         """Go on in the memory of a segment that was consumed while it was mapped: same file, same areas, another salt. The old one reads as settled from now on."""
         if old.live != 0 or old.body == NULL or old.head == NULL or old.plain or self.plain or old.records_start != self.records_start or old.file_size != self.file_size:
             raise AssertionError("I7: only a consumed, mapped segment of the same shape can be taken over")
+        cdef int fd = old.pages.fd
+        old._let_go_of_pages()
         old.retired = True
-        self.head, self.body, self.body_mapped, self.touched, self.populated = old.head, old.body, old.body_mapped, old.touched, old.populated
+        self.head, self.body, self.body_mapped, self.touched = old.head, old.body, old.body_mapped, old.touched
         old.head = NULL
         old.body = NULL
-        old.populated = 0
+        # Zeros are not needed where there were any. Pages are asked for once more: a sync has made them read-only, and a fault for each costs more than the asking.
+        self.pages.zeroed = old.pages.zeroed
+        self._open_pages(fd)
         old.limit = old.records_start
         self.limit = self.file_size - FOOTER_ROOM
         cdef uint32_t i, words = (self.slots + 31) // 32
         for i in range(words):
             self._store_word(<uint64_t *>(self.head + MARKS_START) + i, 0, i)
 
-    cdef int _back_all(self, int fd) except -1:
-        """Zeros, then pages, a stretch after the other; all without the GIL, because taking it back may take 5 ms each time."""
-        cdef uint64_t at = self.records_start, done, end
-        cdef int64_t written
-        cdef bint failed = False
-        with nogil:
-            while at < self.file_size and not failed:
-                end = min(at + <uint64_t>sizeof(zeros), self.file_size)
-                done = at
-                while done < end:
-                    written = c_pwrite(fd, zeros, end - done, done)
-                    if written < 0 and errno != EINTR:
-                        failed = True
-                        break
-                    done += max(written, <int64_t>0)
-                if not failed and c_madvise(self.body + at, end - at, MADV_POPULATE_WRITE_) and errno != EINVAL and errno != EINTR:
-                    failed = True
-                at = end
-        if failed:
-            PyErr_SetFromErrno(OSError)
-        self.populated = self.file_size
-        return 0
+    cdef bint reach(self, uint64_t upto) noexcept:
+        """The tail comes to `upto`: have its pages backed ahead, or, if it is too late for that, now. False if that must be done the slow way.
 
-    def populate(self, uint64_t upto):
-        """Have the record area backed up to file offset `upto`; returns the new `populated`. Drops the GIL."""
-        cdef uint64_t start = self.populated
-        if upto > self.file_size:
-            upto = self.file_size
-        if self.tail > start:  # large payloads went past by way of the file: there is nothing to back behind the tail
-            start = self.tail // PAGE * PAGE
-        if self.body != NULL and upto > start:
-            self._populate(self.body + start, upto - start)
-            if upto > self.populated:
-                self.populated = upto
-        return self.populated
+        Keeps the interpreter lock, which the hot way must not give up: two steps take less than taking it back may.
+        """
+        cdef Pages *pages = &self.pages
+        cdef int stepped = 1
+        if self.body == NULL or upto > pages.populated + REACH or upto > self.file_size:
+            return False
+        if pages.ahead:
+            ask_for_pages()
+        if upto <= pages.populated:
+            pages.calm_upto = pages.populated
+            return True
+        if not PyThread_acquire_lock(pages.lock, NOWAIT_LOCK):
+            pages.wanted = True
+            stepped = PyThread_acquire_lock_timed(pages.lock, PATIENCE_US, 0)
+            pages.wanted = False
+            if stepped != 1:
+                return False
+        while pages.populated < upto and stepped == 1:
+            stepped = back_step(pages)
+        pages.calm_upto = pages.populated
+        PyThread_release_lock(pages.lock)
+        return pages.populated >= upto
+
+    def back(self, uint64_t upto):
+        """Have the pages below file offset `upto` backed now. Drops the GIL."""
+        cdef Pages *pages = &self.pages
+        cdef int stepped = 1
+        if self.body == NULL or upto <= pages.populated:
+            return
+        pages.wanted = True
+        with nogil:
+            PyThread_acquire_lock(pages.lock, WAIT_LOCK)
+            pages.wanted = False
+            while pages.populated < upto and stepped == 1:
+                stepped = back_step(pages)
+            pages.calm_upto = pages.populated
+            PyThread_release_lock(pages.lock)
+        if stepped < 0:
+            PyErr_SetFromErrno(OSError)
+
+    def pass_over(self, uint64_t upto):
+        """The file is about to be written up to this offset: no zeros below it from now on, and where payloads are so large no pages in advance."""
+        cdef Pages *pages = &self.pages
+        with nogil:
+            PyThread_acquire_lock(pages.lock, WAIT_LOCK)
+            pages.zeroed = max(pages.zeroed, upto)
+            pages.ahead = False
+            PyThread_release_lock(pages.lock)
+
+    def stop_backing(self):
+        """Nothing more is appended: nobody writes to the file behind the tail when this returns."""
+        cdef Pages *pages = &self.pages
+        with nogil:
+            PyThread_acquire_lock(pages.lock, WAIT_LOCK)
+            pages.ahead = False
+            PyThread_release_lock(pages.lock)
 
     def close_tail(self):
         """No more appending: give the mapping of the records back."""
         self.limit = self.records_start
-        self.populated = 0
         self._unmap_body()
 
     def give_up_room(self):
         """After a failed write: nothing more goes into this segment."""
         self.limit = self.records_start
+        self.stop_backing()
 
     def admit_priority(self, uint8_t priority):
         """Reserve the directory entry of a priority; False if there is no room left for it."""
@@ -277,7 +479,7 @@ cdef class SegmentMap:
 
     def store_large_header(self, bytes header not None):
         """Publish the record at the tail, whose payload is already in the file."""
-        if PyBytes_GET_SIZE(header) != RECORD_HEADER_SIZE or self.body == NULL or self.tail + RECORD_HEADER_SIZE > self.populated:
+        if PyBytes_GET_SIZE(header) != RECORD_HEADER_SIZE or self.body == NULL or self.tail + RECORD_HEADER_SIZE > self.pages.populated:
             raise ValueError("not a record header, or nowhere to store it")
         store_header(self.body + self.tail, <const RecordHeader *>PyBytes_AS_STRING(header))
 

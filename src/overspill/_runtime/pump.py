@@ -3,7 +3,9 @@
 A queue asks to be looked at, soon or at a time; the pump calls its `_work()`, which does what is due (sync, prepare, seal, retire, expire, leases) and
 returns when it wants to be looked at again. Nothing here polls: with nothing due, the thread sleeps without a timer.
 
-After a fork the child has no such thread and no queue that it may use: the hook below forgets both.
+Beside it, from the first queue that writes, a thread that backs pages ahead of the tails. All of it is in the core and never needs the interpreter lock, for which the pump must wait.
+
+After a fork the child has no such threads and no queue that it may use: the hook below forgets them.
 """
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ import threading
 import time
 import weakref
 from typing import Any
+
+from .._core.segmap import back_pages, forget_pages_after_fork, stop_back_pages
 
 __all__ = ["Pump", "the_pump"]
 
@@ -30,6 +34,7 @@ class Pump:
         self._soon: dict[int, weakref.ref[Any]] = {}
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
+        self._pages: threading.Thread | None = None
         self._queues: weakref.WeakSet[Any] = weakref.WeakSet()
         self._working_on: int | None = None
 
@@ -43,8 +48,19 @@ class Pump:
             self._queues.discard(queue)
             self._soon.pop(id(queue), None)
             self._condition.notify_all()
+            if not self._queues and self._pages is not None:
+                stop_back_pages()
+                self._pages = None
             while self._working_on == id(queue) and self._thread is not threading.current_thread():
                 self._condition.wait()
+
+    def back_pages(self) -> None:
+        """A queue has begun to write: have pages backed ahead of its tail."""
+        if self._pages is None:
+            with self._condition:
+                if self._pages is None:
+                    self._pages = threading.Thread(target=back_pages, name="overspill-pages", daemon=True)
+                    self._pages.start()
 
     def soon(self, queue: Any) -> None:
         """Look at the queue as soon as possible."""
@@ -118,6 +134,7 @@ def the_pump() -> Pump:
 def _after_fork_in_child() -> None:
     global _pump
     _pump = Pump()
+    forget_pages_after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

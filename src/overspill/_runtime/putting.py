@@ -25,9 +25,6 @@ __all__ = ["Putting"]
 _SMALL_PAYLOAD = 32768
 """Above it a payload goes to the file by `pwrite`, without the interpreter lock (the core draws the same line)."""
 
-_PAGES_STEP = 65536
-"""How much is backed by pages at once where a caller has to do it itself."""
-
 _FRONT = 1
 
 
@@ -77,6 +74,7 @@ class Putting(Parts):
         """A batch that the hot way declined only because the segment was full, or a sync must follow, goes that way all the same."""
         if not self._plain_items or not self._logs:
             return False
+        assert self._log is not None
         total = self._plain_batch_bytes(items)
         if total <= 0:
             return False
@@ -86,8 +84,7 @@ class Putting(Parts):
                 segment = self._tail_for(total, len(items), {level})  # type: ignore[arg-type]
             except NoRoom:
                 return False
-            if segment.map.populated < segment.map.tail + total:
-                segment.map.populate(segment.map.tail + total)
+            self._log.back(segment, segment.map.tail + total)
             return self._put_batch(items, level)
 
     _plain_items: bool = False
@@ -327,8 +324,7 @@ class Putting(Parts):
         self._number(parcels)
         if map.plain or any(len(parcel.payload) > _SMALL_PAYLOAD for parcel in parcels):
             return segment, self._write_through_file(segment, parcels, total)
-        if map.populated < map.tail + total:
-            map.populate(map.tail + total + _PAGES_STEP)
+        self._log.back(segment, map.tail + total)
         return segment, self._log_mapped(map, parcels)
 
     def _tail_for(self, total: int, records: int, priorities: set[int]) -> Segment:
@@ -344,7 +340,10 @@ class Putting(Parts):
             self._emptied(old.map)  # its last items may have left during the roll, when the core still took it for the active one
         # A new header, perhaps over one that an earlier life of the file left: the next sync must cover it even before it holds a record.
         self._dirtied(segment.map)
-        self._poke_at = 0  # the next hot enqueue has the pump make the segment after this one
+        if self._log.next is None:
+            self._poke_at = 0  # the next hot enqueue has the pump make the segment after this one, once there is room
+        if self._pump is not None:
+            self._pump.back_pages()
         if not self._fits(segment, total, records, priorities):
             raise AssertionError("I8: a fresh segment must have room for what it was made for")
         return segment
@@ -363,6 +362,8 @@ class Putting(Parts):
         for parcel in parcels:
             offsets.append(at)
             at += record_length(len(parcel.payload))
+        if not map.plain:
+            map.pass_over(at)
         try:
             if all(len(parcel.payload) <= _SMALL_PAYLOAD for parcel in parcels):
                 self._disk.pwrite(segment.fd(), self._render(map, map.tail, parcels, 0), map.tail)

@@ -33,9 +33,9 @@ LARGEST_PLAIN_SEGMENT = 8 * MiB
 FOLDER_OVERHEAD = 8 * KiB
 """The part of the budget kept for the folder itself and its lock file."""
 
-SMALL_SEGMENT = 1 * MiB
-"""What a caller makes itself when it comes to the end of a segment before the pump has made the next."""
-
+GROWTH = 4
+RECORDS_AT_LEAST = 8
+"""Each segment is so many times as large as the one before, until it is of the largest size; and it takes so many batches like the one that it is made for."""
 
 COLD_DESCRIPTORS = 16
 """How many cold segments of a queue are kept open."""
@@ -67,8 +67,6 @@ class Log:
         self.segments: dict[int, Segment] = {}
         self.active: Segment | None = None
         self.next: Segment | None = None
-        self._begun: Segment | None = None
-        """The next segment's file, before its pages are backed."""
         self.used_bytes = FOLDER_OVERHEAD
         self.broken: BaseException | None = None
         self.unsealed: list[Segment] = []
@@ -115,7 +113,7 @@ class Log:
         """About how many bytes of records still fit: in the active segment, and in what may be made of the free budget."""
         share = 1 - layout.geometry(self._largest).records_start / self._largest - 1024 / self._largest
         active = self.active.map.room() if self.active is not None else 0
-        waiting = sum(segment.allocated for segment in (self.next, self._begun) if segment is not None)
+        waiting = self.next.allocated if self.next is not None else 0
         held = sum(spare.allocated for spare in self._spares)
         return active + int(max(0, self.free_bytes + waiting + held) * max(0.0, share) * 0.95)
 
@@ -145,7 +143,7 @@ class Log:
             if fresh is None and self.next is not None and self.next.allocated >= least:
                 taken, self.next = self.next, None
         if fresh is None:
-            fresh = taken or self._take_begun(least) or self._prepare_for(least)
+            fresh = taken or self._prepare_for(least)
             try:
                 fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
             except OSError as error:
@@ -160,38 +158,11 @@ class Log:
                 self.unsealed.append(old)
                 if old.map.live == 0:
                     self.emptied[old.number] = old
-        self._begin_next()
+        if old is not None:
+            old.map.stop_backing()
+        # Here and not by the pump: at each of the system calls that it takes the pump would have to wait for the interpreter lock.
+        self.prepare_next()
         return fresh
-
-    def _begin_next(self) -> None:
-        """Make the file of the segment after this one. What takes long, its zeros and pages, is left to the pump: it would wait for the interpreter lock at every call of the rest."""
-        with self._structure:
-            if self.next is not None or self._begun is not None or self._spares or self.free_bytes < 2 * self._planned:
-                return
-        try:
-            self._begun = self._prepare(self._planned, zero=False)
-        except NoRoom:
-            return
-        self._planned = min(self._largest, self._planned * 2)
-
-    def _take_begun(self, least: int) -> Segment | None:
-        """The next segment although the pump has not come to it; its pages are backed as they are needed."""
-        if self._begun is None or self._begun.allocated < least or not self._preparing.acquire(blocking=False):
-            return None
-        try:
-            begun, self._begun = self._begun, None
-            return begun
-        finally:
-            self._preparing.release()
-
-    def _drop_begun(self) -> None:
-        if self._begun is not None and self._preparing.acquire(blocking=False):
-            try:
-                begun, self._begun = self._begun, None
-                if begun is not None:
-                    self.discard(begun)
-            finally:
-                self._preparing.release()
 
     def _reincarnate(self, least: int, number: int, base_sequence: int, previous_end: int) -> Segment | None:
         """The next segment in the place of a consumed one, if there is a spare that is large enough."""
@@ -233,17 +204,16 @@ class Log:
             self._syncing.release()
 
     def _prepare_for(self, least: int) -> Segment:
-        """A segment made by the caller who needs it: of the planned size if that is soon done, as small as the room makes it, no smaller than `least`."""
+        """A segment made by the caller who needs it: of the planned size, as small as the room makes it, no smaller than `least`."""
         self.retire_emptied()
-        planned = min(self._planned, SMALL_SEGMENT)
+        planned = max(self._planned, min(self._largest, RECORDS_AT_LEAST * least))
         if self.free_bytes < max(least, planned):
             self.drop_spares()
-            self._drop_begun()
         shortage: NoRoom | None = None
         for size in dict.fromkeys((max(least, planned), max(least, planned // 2), max(least, SMALLEST_SEGMENT), least)):
             if size <= self.free_bytes:
                 try:
-                    return self._prepare(size, zero=size <= self._largest)
+                    return self._prepare(size)
                 except NoRoom as no_room:
                     shortage = no_room  # of the device: a smaller one may still fit
         # The room may be in the segment that was prepared too small, or in the active one when all of it is settled.
@@ -251,12 +221,11 @@ class Log:
             unfit, self.next = self.next, None
         if unfit is not None:
             self.discard(unfit)
-        self._drop_begun()
         if (least > self.free_bytes or shortage is not None) and self.active is not None and self.active.map.live == 0:
             self.retire(self.active)
         elif unfit is None and shortage is not None:
             raise shortage
-        return self._prepare(least, zero=least <= self._largest)
+        return self._prepare(least)
 
     def _no_room(self, needed: int, error: OSError) -> BaseException:
         """What a failed write means: a full device is NoRoom, anything else breaks the log."""
@@ -266,21 +235,21 @@ class Log:
         assert self.broken is not None
         return self.broken
 
-    def _prepare(self, size: int, zero: bool) -> Segment:
+    def _prepare(self, size: int) -> Segment:
         with self._structure:
             if size > self.free_bytes:
                 raise NoRoom(size, self.free_bytes)
             self.used_bytes += size
             name = self.temporary_name()
         try:
-            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, zero=zero, now_ns=self._now_ns())
+            segment = Segment.prepare(self.disk, name, self.queue, size, plain=self.plain, now_ns=self._now_ns())
         except OSError as error:
             with self._structure:
                 self.used_bytes -= size
             raise self._no_room(size, error) from error
         segment.on_damage, segment.on_rebuilt, segment.on_failed = self._on_damage, self._on_rebuilt, self._failed
-        if zero:
-            self._planned = min(self._largest, self._planned * 2)
+        if size >= self._planned:
+            self._planned = min(self._largest, size * GROWTH)
         return segment
 
     def prepare_next(self) -> bool:
@@ -288,25 +257,22 @@ class Log:
         with self._preparing:
             if self.next is not None or self.broken is not None or self._spares:
                 return True
-            if self._begun is not None:
-                begun = self._begun
-                try:
-                    begun.map.back(begun.fd())
-                except OSError as error:
-                    self.break_down(error)
-                    return False
-                with self._structure:
-                    self._begun, self.next = None, begun
-                return True
-            if self.free_bytes < self._planned:
+            if self.free_bytes < 2 * self._planned:
                 return False
             try:
-                fresh = self._prepare(self._planned, zero=True)
+                fresh = self._prepare(self._planned)
             except NoRoom:
                 return False
             with self._structure:
                 self.next = fresh
             return True
+
+    def back(self, segment: Segment, upto: int) -> None:
+        """Have the pages of the active segment backed up to this offset, now. The caller holds the tail."""
+        try:
+            segment.map.back(upto)
+        except OSError as error:
+            raise self._no_room(upto - segment.map.populated, error) from error
 
     def discard(self, segment: Segment) -> None:
         """Give up a segment that holds nothing."""
@@ -538,7 +504,6 @@ class Log:
         if self.next is not None:
             self.discard(self.next)
             self.next = None
-        self._drop_begun()
         self.drop_spares()
         segments = self.in_order()
         # The last segment stays even if nothing is left in it: it remembers the sequence number.
@@ -554,7 +519,7 @@ class Log:
 
     def abandon(self) -> None:
         """Let go of everything without touching the folder: after a fork, or a failed opening."""
-        for segment in [*self.segments.values(), *self._spares, *filter(None, (self.next, self._begun))]:
+        for segment in [*self.segments.values(), *self._spares, *filter(None, [self.next])]:
             for replaced in segment.stands_for:  # retired, unless the compaction failed in the middle of the switch
                 replaced.close()
             segment.close()

@@ -126,10 +126,9 @@ class Segment:
     # --- making one
 
     @classmethod
-    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, zero: bool, now_ns: int) -> Segment:
-        """A segment ready to be put to use, under a temporary name: allocated, marks written, mapped.
+    def prepare(cls, disk: Disk, name: str, queue: bytes, size: int, *, plain: bool, now_ns: int) -> Segment:
+        """A segment ready to be put to use, under a temporary name: allocated, marks written, mapped; its pages are backed as they are needed, or ahead by the pump.
 
-        `zero` has all of it written and backed by pages as well, so that appending meets no fault; not for what is written once by `pwrite`.
         Raises OSError when the disk has no room; then nothing is left behind.
         """
         slots, _, _, records_start = layout.geometry(size)
@@ -148,7 +147,7 @@ class Segment:
                 segment.attach()
             else:
                 segment.map.attach_fresh(fd)
-            segment.map.open_tail(fd, zero)
+            segment.map.open_tail(fd)
         except BaseException:
             disk.unlink(name)
             disk.close_file(fd)
