@@ -2,7 +2,8 @@
  *
  * The processor's own instruction takes eight bytes in three cycles but can start one every cycle, so long inputs run as three interleaved streams whose
  * results are joined by tables of "advance over n zero bytes" (the method of Mark Adler's crc32c.c, zlib licence, rewritten here).
- * x86-64 needs SSE 4.2 (2008), AArch64 the CRC extension; anything else gets the table of bytes.
+ * x86-64 needs SSE 4.2 (2008), AArch64 the CRC extension; anything else gets the table of bytes. Where the processor multiplies polynomials 256 bits at a time
+ * (VPCLMULQDQ: 2019 and later), long inputs are folded instead (the method of Intel's "Fast CRC computation using PCLMULQDQ"), twice as fast.
  */
 #ifndef OVERSPILL_CRC32C_H
 #define OVERSPILL_CRC32C_H
@@ -62,6 +63,56 @@ static void crc32c_zeros_table(uint32_t table[4][256], size_t n) {
         }
 }
 
+#if defined(__x86_64__) && defined(__SSE4_2__)
+#include <immintrin.h>
+#define CRC32C_FOLDED 1024
+static int crc32c_folds;
+static uint64_t crc32c_fold_by[3][2]; /* over 1024, 256 and 128 bits: what the first and the second half of 128 bits are multiplied by */
+
+/* x to the power of n, modulo the polynomial; bit 31 is the power 0. */
+static uint32_t crc32c_power(int n) {
+    uint32_t power = 1u << 31;
+    while (n--) power = (power >> 1) ^ ((power & 1) ? CRC32C_POLYNOMIAL : 0);
+    return power;
+}
+
+static void crc32c_fold_prepare(void) {
+    static const int over[3] = {1024, 256, 128};
+    crc32c_folds = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("vpclmulqdq");
+    for (int i = 0; i < 3; i++) {
+        /* A product of two mirrored halves comes out one power too high, and a constant of 32 bits in 64 stands 32 powers too high. */
+        crc32c_fold_by[i][0] = crc32c_power(over[i] + 64 - 33);
+        crc32c_fold_by[i][1] = crc32c_power(over[i] - 33);
+    }
+}
+
+__attribute__((target("avx2,vpclmulqdq,pclmul"))) static inline __m256i crc32c_fold(__m256i bits, __m256i by, __m256i onto) {
+    return _mm256_xor_si256(_mm256_xor_si256(_mm256_clmulepi64_epi128(bits, by, 0x00), _mm256_clmulepi64_epi128(bits, by, 0x11)), onto);
+}
+
+/* All but the last few of `n` bytes, at least CRC32C_FOLDED. */
+__attribute__((target("avx2,vpclmulqdq,pclmul"))) static const uint8_t *crc32c_fold_all(uint32_t *crc, const uint8_t *p, size_t *n) {
+    const __m256i by_1024 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)crc32c_fold_by[0]));
+    const __m256i by_256 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)crc32c_fold_by[1]));
+    const __m128i by_128 = _mm_loadu_si128((const __m128i *)crc32c_fold_by[2]);
+    const __m256i *from = (const __m256i *)p;
+    __m256i a = _mm256_xor_si256(_mm256_loadu_si256(from), _mm256_zextsi128_si256(_mm_cvtsi32_si128((int)*crc)));
+    __m256i b = _mm256_loadu_si256(from + 1), c = _mm256_loadu_si256(from + 2), d = _mm256_loadu_si256(from + 3);
+    __m128i last;
+    for (from += 4, *n -= 128; *n >= 128; from += 4, *n -= 128) {
+        a = crc32c_fold(a, by_1024, _mm256_loadu_si256(from));
+        b = crc32c_fold(b, by_1024, _mm256_loadu_si256(from + 1));
+        c = crc32c_fold(c, by_1024, _mm256_loadu_si256(from + 2));
+        d = crc32c_fold(d, by_1024, _mm256_loadu_si256(from + 3));
+    }
+    d = crc32c_fold(crc32c_fold(crc32c_fold(a, by_256, b), by_256, c), by_256, d);
+    last = _mm256_castsi256_si128(d);
+    last = _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(last, by_128, 0x00), _mm_clmulepi64_si128(last, by_128, 0x11)), _mm256_extracti128_si256(d, 1));
+    *crc = CRC32C_STEP8(CRC32C_STEP8(0, (uint64_t)_mm_extract_epi64(last, 0)), (uint64_t)_mm_extract_epi64(last, 1));
+    return (const uint8_t *)from;
+}
+#endif
+
 /* Runs when a module that includes this is loaded: each has its own tables. A processor without the instruction is found out by the import of `record` first. */
 __attribute__((constructor)) static void crc32c_prepare(void) {
     if (!crc32c_supported()) return;
@@ -74,6 +125,9 @@ __attribute__((constructor)) static void crc32c_prepare(void) {
 #endif
     crc32c_zeros_table(crc32c_over_long, CRC32C_LONG);
     crc32c_zeros_table(crc32c_over_short, CRC32C_SHORT);
+#ifdef CRC32C_FOLDED
+    crc32c_fold_prepare();
+#endif
 }
 
 static inline uint32_t crc32c_advance(uint32_t table[4][256], uint32_t crc) {
@@ -105,6 +159,9 @@ static const uint8_t *crc32c_three_streams(uint32_t *crc, const uint8_t *p, size
 static inline uint32_t crc32c(uint32_t seed, const void *data, size_t n) {
     const uint8_t *p = (const uint8_t *)data;
     uint32_t crc = ~seed;
+#ifdef CRC32C_FOLDED
+    if (n >= CRC32C_FOLDED && crc32c_folds) p = crc32c_fold_all(&crc, p, &n);
+#endif
     if (n >= 3 * CRC32C_SHORT) {
         p = crc32c_three_streams(&crc, p, &n, CRC32C_LONG, crc32c_over_long);
         p = crc32c_three_streams(&crc, p, &n, CRC32C_SHORT, crc32c_over_short);
