@@ -126,6 +126,25 @@ def test_a_snapshot_misses_nothing_that_spills_while_it_is_taken(tmp_path: Path)
     q.close()
 
 
+def test_an_iteration_misses_nothing_that_is_compacted_before_it_reads_on(tmp_path: Path) -> None:
+    """It has only been begun, or is between two priorities, and does not read just now."""
+    for after in (0, 1):
+        q, held = stuck(tmp_path / str(after), Disk, memory_size=50)
+        for delivery in held[1:]:
+            delivery.nack()
+        q.enqueue(item(99, 10), priority=210)
+        q.flush_to_disk()
+        q.close()
+        q = HybridQueue("q", tmp_path / str(after), max_disk_size=384 * KiB, _background=False)
+        seen = iter(q)
+        first = [number(next(seen)) for _ in range(after)]
+        q.compact()
+        assert first + [number(payload) for payload in seen] == [99, 0, 9, 18, 27, *range(36, 44)]
+        q.compact()
+        assert q._log.compactions == 1, "what nobody reads can be compacted"
+        q.close()
+
+
 def test_a_segment_that_is_emptied_while_the_next_is_begun_is_retired(tmp_path: Path) -> None:
     """Its last items leave when it is not the active one any more, and the core does not know that yet."""
     scheduler = Scheduler()

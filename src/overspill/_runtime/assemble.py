@@ -63,7 +63,7 @@ class Assembled(Keeping):
         self._subscriptions, self._by_size = [], []
         self._recovery: RecoveryReport | None = None
         self._compacting = threading.RLock()
-        self._cursors = set()
+        self._cursors = weakref.WeakSet()
         self._sync_times = SyncTimes()
         self._commit = GroupCommit(self._timed_sync)
         self._max_item_size = options.max_item_size

@@ -281,6 +281,7 @@ class Keeping(Spilling, Taking):
     def _remove_cold_where(self, condition: Callable[[Any], bool], count: Callable[[Any], None]) -> int:
         n = 0
         with self._head:
+            reading = self._begin_reading()
             cursors = [([run.clone() for run in lane.runs], lane.merge) for lane in self._lanes()]
         for runs, merge in cursors:
             for claim in self._in_runs(runs, merge):
@@ -289,6 +290,7 @@ class Keeping(Spilling, Taking):
                         if self._remove_cold(claim):
                             count(claim)
                             n += 1
+        self._cursors.discard(reading)
         return n
 
     # --- the verbs
@@ -347,7 +349,7 @@ class Keeping(Spilling, Taking):
             if merger is None:
                 return False
             with self._head, log.still():
-                if self._cursors or any(segment.retired for segment in group):
+                if len(self._cursors) or any(segment.retired for segment in group):
                     log.discard(merger.new)  # somebody iterates over these runs, or has emptied one: another time
                     return False
                 lines = [(lane, self._runs_on_copy(lane, merger)) for lane in self._lanes()]

@@ -9,6 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from .._core.hot import Claim, HotQueue
 from .._core.segmap import SegmentMap
@@ -42,6 +43,12 @@ class Restored(NamedTuple):
     attempts: int
 
 
+class Reading:
+    """Held by whoever has copied runs, for as long as it may read through them: also by an iterator that was not begun yet, or was dropped half way."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Parts(HotQueue):
     """The attributes of an open queue, and the few methods that every part uses."""
 
@@ -67,8 +74,8 @@ class Parts(HotQueue):
     """Calls that raised, by reason: one for each of `REFUSALS` from the start. Off the hot way: whatever refuses, does so in Python."""
     _to_tell: deque[Callable[[], object]]
     _pid: int
-    _cursors: set[object]
-    """Who reads through copies of runs."""
+    _cursors: WeakSet[Reading]
+    """Who reads, or will read, through copies of runs: compaction leaves the segments alone as long as there is one."""
 
     # --- what another part has
 

@@ -14,7 +14,7 @@ from .._core.lane import lane_over
 from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .delivery import Delivery
-from .parts import Parts, Restored
+from .parts import Parts, Reading, Restored
 from .waiting import Steps, blocking
 
 __all__ = ["Taking"]
@@ -373,19 +373,29 @@ class Taking(Parts):
     def _waiting_claims(self) -> Iterator[Claim]:
         """Copies of everything in line, in order. They must be neither settled nor given back."""
         with self._head:
+            reading = self._begin_reading()
             parts = []
             for lane in self._lanes():
                 runs = [run.clone() for run in lane.runs]
                 parts.append((self._in_heap(lane.priority), runs, lane.merge, self._in_ring(lane.priority)))
-        return self._claims_of(parts)
+        return self._claims_of(parts, reading)
 
-    def _claims_of(self, parts: list[Any]) -> Iterator[Claim]:
-        for heap, runs, merge, ring in parts:
-            for claim in heap:
-                yield from self._still_there(claim)
-            yield from self._in_runs(runs, merge)
-            for claim in ring:
-                yield from self._still_there(claim)
+    def _begin_reading(self) -> Reading:
+        """Called before runs are copied: while the caller keeps what this returns, compaction leaves their segments alone. Caller holds the head."""
+        reading = Reading()
+        self._cursors.add(reading)
+        return reading
+
+    def _claims_of(self, parts: list[Any], reading: Reading) -> Iterator[Claim]:
+        try:
+            for heap, runs, merge, ring in parts:
+                for claim in heap:
+                    yield from self._still_there(claim)
+                yield from self._in_runs(runs, merge)
+                for claim in ring:
+                    yield from self._still_there(claim)
+        finally:
+            self._cursors.discard(reading)  # takes no lock: a generator may be closed anywhere
 
     def _still_there(self, claim: Claim) -> Iterator[Claim]:
         """A copy taken from memory may be a stub: read its payload, if it has not left meanwhile."""
@@ -401,24 +411,19 @@ class Taking(Parts):
         yield claim
 
     def _in_runs(self, runs: list[Any], merge: bool) -> Iterator[Claim]:
-        """Read on through copies of runs. Compaction leaves the segments alone as long as somebody does."""
+        """Read on through copies of runs. Whoever made them keeps a `Reading` meanwhile."""
         if not runs:
             return
         cursor = lane_over(runs, merge)
-        reader = object()
-        self._cursors.add(reader)
-        try:
-            while True:
-                claims: list[Claim] = []
-                with self._head:
-                    while len(claims) < _READ_AT_ONCE and sum(claim.nbytes for claim in claims[-1:]) < _READ_BYTES:
-                        claim = self._read(cursor)
-                        if claim is None:
-                            break
-                        claims.append(claim)
-                if not claims:
-                    return
-                yield from claims
-                self._head.let_others_in()
-        finally:
-            self._cursors.discard(reader)  # takes no lock: a generator may be closed anywhere
+        while True:
+            claims: list[Claim] = []
+            with self._head:
+                while len(claims) < _READ_AT_ONCE and sum(claim.nbytes for claim in claims[-1:]) < _READ_BYTES:
+                    claim = self._read(cursor)
+                    if claim is None:
+                        break
+                    claims.append(claim)
+            if not claims:
+                return
+            yield from claims
+            self._head.let_others_in()
