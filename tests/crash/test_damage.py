@@ -292,6 +292,34 @@ def test_a_segment_that_is_gone_or_stale_takes_only_its_own_items(patient: Patie
                     assert entry.key in keys, f"{name} is {what}, and item {entry.key} of another segment is missing"
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"])
+def test_a_damaged_record_whose_item_is_on_lease_is_no_business_of_compaction(fast_path: Path, plain: bool) -> None:
+    """The item is in somebody's hands and can be acknowledged; one that only waits is set aside by whoever reads it."""
+    q = HybridQueue("q", fast_path, max_disk_size=256 * KiB, memory_size=2, _plain=plain, _background=False)
+    for n in range(34):
+        q.enqueue(payload(n, 4000))
+    held = [delivery for n, delivery in enumerate(q.lease_batch(26)) if n in (4, 14) or delivery.ack()]
+    while q._log.seal_next(q._next_sequence):
+        pass
+    for n in (4, 30):
+        for file in (fast_path / "q").glob("*.seg"):
+            data = file.read_bytes()
+            at = data.find(payload(n, 4000))
+            if at >= 0:
+                with open(file, "r+b") as opened:
+                    opened.seek(at + 100)
+                    opened.write(bytes([data[at + 100] ^ 1]))
+    q.compact()
+    assert len(q) == 7 and q.stats().balance == 0 and q.stats().quarantined == 1, "the one that waits was read on the way, the one on lease was not"
+    for delivery in held:
+        delivery.ack()
+    assert [key_of(q.try_dequeue()) for _ in range(7)] == [26, 27, 28, 29, 31, 32, 33]
+    assert len(q) == 0 and q.stats().balance == 0 and q.stats().quarantined == 1
+    q.close()
+    with HybridQueue("q", fast_path, max_disk_size=256 * KiB, _plain=plain, _background=False) as q:
+        assert len(q) == 0
+
+
 @pytest.mark.battery
 @pytest.mark.parametrize("part", range(8))
 def test_every_bit(patient: Patient, new_place: Callable[[], Path], seed: int, part: int) -> None:

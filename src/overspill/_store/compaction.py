@@ -63,7 +63,7 @@ def _left_bytes(segment: Segment) -> int:
 
 def _is_candidate(segment: Segment, share: float) -> bool:
     footer = segment.footer
-    if footer is None or segment.retired or segment.map.live == 0:
+    if footer is None or segment.retired or segment.has_damage or segment.map.live == 0:
         return False
     return segment.map.live <= share * footer.count and _left_bytes(segment) <= OUTPUT_MAX
 
@@ -93,15 +93,15 @@ def _size_of_copy(group: list[Segment]) -> int:
     return size_for(sum(map(_left_bytes, group)), records, 256)
 
 
-class _Overtaken(Exception):
-    """Everything in a segment of the group was settled, and its file removed, while it was being copied."""
+class _Unfit(Exception):
+    """A segment of the group cannot be copied: everything in it was settled, and its file removed, meanwhile; or a record in it does not check."""
 
 
 def copy(log: Log, group: list[Segment]) -> Merger | None:
-    """Write what is left of the group into a new sealed segment under a temporary name; None if there is no room for it now, or nothing left."""
+    """Write what is left of the group into a new sealed segment under a temporary name; None if there is no room for it now, nothing left, or something damaged."""
     try:
         return _copy(log, group)
-    except _Overtaken:
+    except _Unfit:
         return None
 
 
@@ -134,13 +134,14 @@ def _copy(log: Log, group: list[Segment]) -> Merger | None:
             here, there = array("Q"), array("Q")
             for data, base, some in _stretches(segment, offsets):
                 written, placed, bad = copy_records(data, base, segment.header.salt, some, salt, at)
+                if bad:
+                    # Its item may be waiting, leased or returned: whoever takes it next sets it aside and counts it.
+                    segment.has_damage = True
+                    raise _Unfit
                 log.disk.pwrite(fd, written, at)
                 at += len(written)
-                for offset in bad:
-                    segment.set_aside(offset)
-                    segment.map.settle(offset)
-                here.extend(offset for offset, to in zip(some, placed, strict=True) if to)
-                there.extend(to for to in placed if to)
+                here.extend(some)
+                there.extend(placed)
             moved[segment.number] = here, there
         new = Segment(log.disk, name, header, size, fd, log.plain)
         data = log.disk.pread(fd, at - records_start, records_start)
@@ -157,7 +158,7 @@ def _copy(log: Log, group: list[Segment]) -> Merger | None:
         with log.still():
             for segment in group:
                 if segment.retired:
-                    raise _Overtaken
+                    raise _Unfit
                 segment.map.carry_over(new.map, *moved[segment.number])
         log.disk.datasync(fd)
         return Merger(group, new, moved)
@@ -203,11 +204,11 @@ def _stretches(segment: Segment, offsets: array[int]) -> Iterator[tuple[bytes, i
         base = offsets[i]
         length = _READ_STEP
         while True:
-            # Zeros in place of what is missing: they do not check, and whatever is damaged is set aside by whoever copies it.
+            # Zeros in place of what is missing: they do not check.
             asked = min(length, end - base)
             data = segment.read(base, asked).ljust(asked, b"\0")
             if segment.retired:
-                raise _Overtaken
+                raise _Unfit
             k = i
             while k < len(offsets) and offsets[k] + layout.RECORD_HEADER.size <= base + len(data):
                 size = _record_size(data, offsets[k] - base)

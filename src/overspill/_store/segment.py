@@ -105,6 +105,8 @@ class Segment:
         """A write failed here half way and the file was cut behind the last good record: nothing may be stored in its mapping any more."""
         self.stands_for: list[Segment] = []
         """Compaction: those whose place it took. They live on for whoever still holds an address in them."""
+        self.has_damage = False
+        """A record in it did not check when it was to be copied: compaction leaves it alone from then on."""
         self.rotten_words = 0
         self.rebuilt_indexes = 0
         self._vouched: set[int] = set()
