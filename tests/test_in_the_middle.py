@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faults import Disk, stepping
 
-from overspill import Durability, HybridQueue, KiB
+from overspill import Durability, HybridQueue, KiB, QueueClosed
 
 PATIENCE_S = 20
 
@@ -208,6 +209,35 @@ def test_a_segment_that_is_kept_to_go_on_in_is_not_sealed(tmp_path: Path) -> Non
         q.enqueue(item(more))
     assert first.retired and not q._log._spares
     assert [number(q.try_dequeue()) for _ in range(len(q))] == list(range(n - 1, n + 8))
+    q.close()
+
+
+def test_a_compaction_that_comes_after_the_close_changes_nothing(tmp_path: Path) -> None:
+    """The folder may be somebody else's by then."""
+    scheduler = Scheduler()
+    q, _ = stuck(tmp_path, scheduler.disk_class)
+    scheduler.at("create", 1, lambda: beside(q, q.close)())
+    with pytest.raises(QueueClosed):
+        q.compact()
+    assert scheduler.acted == 1
+    with HybridQueue("q", tmp_path, max_disk_size=384 * KiB, _background=False) as q:
+        assert [number(payload) for payload in q] == [0, 9, 18, 27, *range(36, 44)]
+
+
+def test_a_segment_that_two_threads_would_seal_keeps_what_is_to_be_synced(tmp_path: Path) -> None:
+    """The second finds it sealed. What was settled since the first is still to be made durable, and somebody may be about to ask for that."""
+    scheduler = Scheduler()
+    q = HybridQueue("q", tmp_path, max_disk_size=256 * KiB, _background=False, _disk_class=scheduler.disk_class)
+    for n in range(8):
+        q.enqueue(item(n))
+    first = q._log.unsealed[0]
+    assert q._log.seal_next(q._next_sequence) and first.footer is not None
+    q.sync()
+    q.try_dequeue()
+    q._log.seal(first, q._next_sequence)
+    scheduler.at("datasync", 1, lambda: None)
+    q.sync()
+    assert scheduler.acted == 1
     q.close()
 
 

@@ -344,11 +344,15 @@ class Keeping(Spilling, Taking):
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     return False
+                self._refuse(taking=True)  # closed meanwhile: the disk is not to blame
                 log.break_down(error)
                 raise self._broken_error() from error
             if merger is None:
                 return False
             with self._head, log.still():
+                if self._state == "closed":
+                    merger.new.close()
+                    self._refuse(taking=True)
                 if len(self._cursors) or any(segment.retired for segment in group):
                     log.discard(merger.new)  # somebody iterates over these runs, or has emptied one: another time
                     return False

@@ -163,10 +163,10 @@ def _copy(log: Log, group: list[Segment]) -> Merger | None:
         log.disk.datasync(fd)
         return Merger(group, new, moved)
     except BaseException:
-        if fd >= 0:
-            log.disk.unlink(name)
-            log.disk.close_file(fd)
         log.unreserve(reserved)
+        if fd >= 0:
+            log.disk.close_file(fd)
+            log.disk.unlink(name)
         raise
 
 

@@ -372,8 +372,8 @@ class Log:
         """Sync everything before the segment, then the segment, and give it its index and footer."""
         self._sync_below(segment.number)
         with self._syncing:
-            if segment.retired or self.segments.get(segment.number) is not segment:
-                return  # consumed while we synced: its file is gone, or kept to go on in
+            if segment.footer is not None or segment.retired or self.segments.get(segment.number) is not segment:
+                return  # sealed by another thread, or consumed, while we synced: its file is gone then, or kept to go on in
             self._dirty.pop(segment, None)
             segment.map.dirty = False
             try:
