@@ -39,6 +39,8 @@ _JOINED_UP_TO: Final = 32 * 1024
 """Up to this size, length and message are joined in memory and written by one call."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+_length_bytes = MESSAGE_LENGTH.pack
+
 _log = logging.getLogger("overspill")
 
 
@@ -117,16 +119,15 @@ class Overflow:
         """Add a message. An `OSError` has changed nothing."""
         if self._spoilt:
             self._trim()
-        length = MESSAGE_LENGTH.pack(len(message))
-        fd, end = self._lock.fd, self._end
+        size, fd, end = len(message), self._lock.fd, self._end
         self._spoilt = True
         try:
-            if len(message) <= _JOINED_UP_TO:
-                self._disk.pwrite(fd, length + message, end)
+            if size <= _JOINED_UP_TO:
+                self._disk.pwrite(fd, _length_bytes(size) + message, end)
             else:
-                self._disk.pwrite(fd, length, end)  # first: a kill in between leaves a message that is torn, not one of zeros
-                self._disk.pwrite(fd, message, end + len(length))
-            end += len(length) + len(message)
+                self._disk.pwrite(fd, _length_bytes(size), end)  # first: a kill in between leaves a message that is torn, not one of zeros
+                self._disk.pwrite(fd, message, end + MESSAGE_LENGTH.size)
+            end += MESSAGE_LENGTH.size + size
         except BaseException:
             with suppress(OSError):  # then the next append tries it
                 self._trim()
