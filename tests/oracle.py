@@ -23,6 +23,9 @@ from crc32c import crc32c as _castagnoli
 
 FRONT = 1
 COPIED = 2
+DELAYED = 4
+DEAD = 8
+MOVED = 16
 
 
 def crc(data: bytes, seed: int = 0) -> int:
@@ -84,13 +87,29 @@ class Record:  # table 2
         return up_to(8, self.offset + 72 + self.length)
 
     @property
+    def extension_bytes(self) -> bytes:
+        return self.stored[: 8 * self.extension]
+
+    @property
+    def line(self) -> int:
+        if self.extension and self.flags & DELAYED:
+            return 256
+        return 257 if self.extension and self.flags & DEAD else self.priority
+
+    @property
     def place(self) -> int:
+        if self.line > 255:  # tables 6 and 7: the time comes first
+            return int(struct.unpack("<q", self.stored[:8])[0])
         return -self.sequence if self.flags & FRONT else self.sequence
+
+    @property
+    def origin(self) -> tuple[int, int] | None:  # table 8
+        return struct.unpack("<QQ", self.extension_bytes[-16:]) if self.flags & MOVED and self.extension >= 2 else None
 
 
 @dataclass(frozen=True)
 class DirectoryEntry:  # table 4
-    priority: int
+    line: int
     count: int
     index_start: int
     first_place: int
@@ -106,7 +125,7 @@ class Footer:  # table 5
     number: int
     records_end: int
     directory_start: int
-    priorities: int
+    lines: int
     count: int
     least_sequence: int
     greatest_sequence: int
@@ -123,7 +142,7 @@ class Segment:
     footer: Footer | None = None
     directory: list[DirectoryEntry] = field(default_factory=list)
     index: dict[int, list[int]] = field(default_factory=dict)
-    """Offsets by priority, in the order of their places. Of an unsealed segment: as it would be."""
+    """Offsets by line, in the order of their places. Of an unsealed segment: as it would be."""
     records: list[Record] = field(default_factory=list)
     """What counts, in the order of the file; `ok` is False where the payload is damaged."""
     marks: set[int] = field(default_factory=set)
@@ -259,33 +278,33 @@ def _read_sealed(data: bytes, header: Header, footer: Footer, found: list[Record
     if not header.records_start <= footer.records_end <= footer.directory_start <= len(data) - 128:
         problems.append("footer: offsets")
         return
-    directory = data[footer.directory_start : footer.directory_start + 64 * footer.priorities]
-    if footer.directory_start + 64 * footer.priorities != len(data) - 128:
+    directory = data[footer.directory_start : footer.directory_start + 64 * footer.lines]
+    if footer.directory_start + 64 * footer.lines != len(data) - 128:
         problems.append("footer: the directory does not end where the footer begins")
     here = [record for record in found if record.offset < footer.records_end]
-    if crc(directory, header.salt) != footer.directory_crc or len(directory) != 64 * footer.priorities:
+    if crc(directory, header.salt) != footer.directory_crc or len(directory) != 64 * footer.lines:
         problems.append("directory: check code")
     else:
         for at in range(0, len(directory), 64):
-            priority, r1, *fields, r2 = struct.unpack("<B3sIQqqQqIIQ", directory[at : at + 64])
-            segment.directory.append(DirectoryEntry(priority, *fields))
-            if any(r1) or r2:
+            line, r1, *fields, r2 = struct.unpack("<HHIQqqQqIIQ", directory[at : at + 64])
+            segment.directory.append(DirectoryEntry(line, *fields))
+            if r1 or r2:
                 problems.append("directory: reserved bytes")
     by_offset = {record.offset: record for record in here}
     index_at = up_to(8, footer.records_end)
-    broken_index = len(segment.directory) != footer.priorities
+    broken_index = len(segment.directory) != footer.lines
     for entry in segment.directory:
         index = data[entry.index_start : entry.index_start + 4 * entry.count]
         if entry.index_start != index_at:
-            problems.append(f"directory: index of priority {entry.priority} is not where the one before it ends")
+            problems.append(f"directory: index of line {entry.line} is not where the one before it ends")
         index_at = entry.index_start + 4 * entry.count
         if crc(index, header.salt) != entry.index_crc or len(index) != 4 * entry.count:
-            problems.append(f"index of priority {entry.priority}: check code")
+            problems.append(f"index of line {entry.line}: check code")
             broken_index = True
             continue
-        segment.index[entry.priority] = [8 * unit for (unit,) in struct.iter_unpack("<I", index)]
-    if [entry.priority for entry in segment.directory] != sorted({entry.priority for entry in segment.directory}):
-        problems.append("directory: priorities are not in order")
+        segment.index[entry.line] = [8 * unit for (unit,) in struct.iter_unpack("<I", index)]
+    if [entry.line for entry in segment.directory] != sorted({entry.line for entry in segment.directory}):
+        problems.append("directory: lines are not in order")
     if broken_index:
         # ASSUMED: without its index a sealed segment still has its records, which vouch for themselves.
         segment.records = here
@@ -317,7 +336,7 @@ def _check_totals(segment: Segment, footer: Footer) -> None:
     sequences = [record.sequence for record in records]
     expected: dict[str, int] = {
         "count": len(records),
-        "priorities": len({record.priority for record in records}),
+        "lines": len({record.line for record in records}),
         "least_sequence": min(sequences, default=0),  # ASSUMED: 0 if there is no record, as greatest_sequence
         "greatest_sequence": max(sequences, default=0),
         **_totals(records),
@@ -332,14 +351,14 @@ def _check_totals(segment: Segment, footer: Footer) -> None:
     if records and records[-1].end > footer.records_end:
         problems.append("footer: records_end")
     for entry in segment.directory:
-        lane = [record for record in records if record.priority == entry.priority]
+        lane = [record for record in records if record.line == entry.line]
         places = [record.place for record in lane]
-        if segment.index[entry.priority] != _index_of(lane).get(entry.priority):
-            problems.append(f"index of priority {entry.priority}: not this priority's records by place")
+        if segment.index[entry.line] != _index_of(lane).get(entry.line):
+            problems.append(f"index of line {entry.line}: not this priority's records by place")
             continue
         expected = {"count": len(lane), "first_place": min(places), "last_place": max(places), **_totals(lane)}
         problems += [
-            f"directory: {name} of priority {entry.priority} is {getattr(entry, name)}, the records say {value}"
+            f"directory: {name} of line {entry.line} is {getattr(entry, name)}, the records say {value}"
             for name, value in expected.items()
             if getattr(entry, name) != value
         ]
@@ -355,8 +374,8 @@ def _totals(records: list[Record]) -> dict[str, int]:
 
 def _index_of(records: Iterable[Record]) -> dict[int, list[int]]:
     index: dict[int, list[int]] = {}
-    for record in sorted(records, key=lambda record: (record.priority, record.place)):
-        index.setdefault(record.priority, []).append(record.offset)
+    for record in sorted(records, key=lambda record: (record.line, record.place, record.offset)):
+        index.setdefault(record.line, []).append(record.offset)
     return index
 
 
@@ -443,12 +462,29 @@ def _check_padding(data: bytes, segment: Segment) -> None:
             segment.problems.append(f"record at {record.offset}: padding")
         if any(data[record.offset + 70 : record.offset + 72]):
             segment.problems.append(f"record at {record.offset}: reserved bytes")
-        if record.flags & ~3 or record.codec > 3 or record.kind > 6 or 8 * record.extension > record.length:
+        if record.flags & ~31 or (record.flags & DELAYED and record.flags & DEAD) or not _extension_is_right(record) or record.codec > 3 or record.kind > 6 or 8 * record.extension > record.length:
             segment.problems.append(f"record at {record.offset}: flags, codec, kind or extension")
         if record.ok and record.codec == 0 and record.raw_length != len(record.payload):
             segment.problems.append(f"record at {record.offset}: raw_length")
         if 8 * record.synced > record.offset:
             segment.problems.append(f"record at {record.offset}: synced before it was written")
+
+
+def _extension_is_right(record: Record) -> bool:
+    """Tables 6 to 8, and nothing besides."""
+    said = record.extension_bytes
+    if record.flags & MOVED:
+        if len(said) < 16:
+            return False
+        said = said[:-16]
+    if record.flags & DELAYED:
+        return len(said) == 8
+    if record.flags & DEAD:
+        if len(said) < 16:
+            return False
+        _, reason, length, reserved = struct.unpack("<qHHI", said[:16])
+        return reason in (1, 2) and not reserved and len(said) == up_to(8, 16 + length) and not any(said[16 + length :])
+    return not said or record.extension_bytes == said  # ASSUMED: without any of these flags, what is in it is not ours to judge
 
 
 def _slot(header: Header, offset: int) -> int:
@@ -618,14 +654,14 @@ def _end_of(records: list[Record], header: Header, records_end: int, next_sequen
     """Index, directory and footer, behind the records."""
     index = bytearray()
     directory = bytearray()
-    for priority, offsets in sorted(_index_of(records).items()):
-        lane = [record for record in records if record.priority == priority]
+    for line, offsets in sorted(_index_of(records).items()):
+        lane = [record for record in records if record.line == line]
         entries = b"".join(struct.pack("<I", offset // 8) for offset in offsets)
         totals = _totals(lane)
         directory += struct.pack(
-            "<B3sIQqqQqIIQ",
-            priority,
-            b"",
+            "<HHIQqqQqIIQ",
+            line,
+            0,
             len(lane),
             records_end + len(index),
             min(record.place for record in lane),
@@ -675,6 +711,9 @@ class Item(NamedTuple):
     attempts: int
     segment: int
     offset: int
+    line: int
+    time_ns: int  # of the lines ordered by time
+    said: bytes  # the extension
 
 
 @dataclass
@@ -687,6 +726,8 @@ class Folder:
     unreadable: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
+    delayed: list[Item] = field(default_factory=list)
+    dead_letters: list[Item] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -749,17 +790,28 @@ def read_folder(path: str | Path) -> Folder:
     # Of two records with one sequence number the later one counts: ASSUMED, it is a copy that the queue made before it
     # could mark the original.
     last: dict[int, tuple[int, Segment, Record]] = {}
+    # 4. What has moved is done where it was.
+    for number, segment in folder.segments.items():
+        if number not in folder.cut and not segment.sealed:
+            for record in segment.records:
+                if record.ok and record.origin is not None and record.origin < (number, record.offset):
+                    source = folder.segments.get(record.origin[0])
+                    if source is not None and any(each.offset == record.origin[1] and each.id == record.id for each in source.records):
+                        source.marks.add(record.origin[1])
     for number, segment in folder.segments.items():
         if number not in folder.cut:
             for record in segment.records:
                 if record.ok:
-                    if record.sequence in last and not record.flags & COPIED:
+                    if record.sequence in last and not record.flags & (COPIED | MOVED):
                         folder.problems.append(f"{number}: sequence {record.sequence} was used before")
                     last[record.sequence] = number, segment, record
     for number, segment, record in last.values():
         if record.offset not in segment.marks:
-            folder.items.append(_item(number, segment, record))
+            line = {256: folder.delayed, 257: folder.dead_letters}.get(record.line, folder.items)
+            line.append(_item(number, segment, record))
     folder.items.sort(key=lambda item: (-item.priority, item.place))
+    folder.delayed.sort(key=lambda item: item.time_ns)
+    folder.dead_letters.sort(key=lambda item: item.time_ns)
     return folder
 
 
@@ -783,6 +835,9 @@ def _item(number: int, segment: Segment, record: Record) -> Item:
         min(255, record.attempts + segment.attempts.get(record.offset, 0)),
         number,
         record.offset,
+        record.line,
+        record.place if record.line > 255 else 0,
+        record.extension_bytes,
     )
 
 

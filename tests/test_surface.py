@@ -50,7 +50,7 @@ VERBS = {
     "from_config": "(source, *, name)",
     "inspect": "(path",
 }
-PROPERTIES = {"size", "memory_size", "disk_size", "pressure", "recovery"}
+PROPERTIES = {"size", "memory_size", "disk_size", "pressure", "recovery", "dead_letters"}
 BESIDE_THE_CONTRACT = {"name", "closed"}
 """Public, and not in `api.md`: kept short on purpose."""
 

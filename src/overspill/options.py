@@ -140,7 +140,8 @@ class Options:
     default_batch_size: int = 100  # items, from 1
     rate_limit: RateLimit | None = None
     lease_timeout: float = 30.0  # seconds above 0
-    max_attempts: int | None = None  # 1 to 255; None = tried for ever
+    max_attempts: int | None = None  # 1 to 255, then to the dead letters; None = tried for ever
+    dead_letter_limit: int | None = None  # 1 or more; beyond it the oldest is dropped, and counted; None = as many as the disk holds
     on_expired: Callable[..., object] | None = None
     on_dropped: Callable[..., object] | None = None
     metrics: bool = False
@@ -181,6 +182,8 @@ class Options:
         self._put("lease_timeout", seconds("lease_timeout", self.lease_timeout, above_0=True))
         if self.max_attempts is not None:
             _whole("max_attempts", self.max_attempts, 1, 255, or_none=True)
+        if self.dead_letter_limit is not None:
+            _whole("dead_letter_limit", self.dead_letter_limit, 1, _COUNT_MAX, or_none=True)
         for key in ("on_expired", "on_dropped"):
             callback = getattr(self, key)
             if callback is not None and not callable(callback):
@@ -421,7 +424,7 @@ _ENUMS: Final[dict[str, type[Enum]]] = {
     "durability": Durability,
 }
 _MAY_BE_NONE: Final = frozenset(
-    ["disk_path", "memory_limit", "sync_interval", "compression", "ttl", "rate_limit", "max_attempts"]
+    ["disk_path", "memory_limit", "sync_interval", "compression", "ttl", "rate_limit", "max_attempts", "dead_letter_limit"]
 )
 
 

@@ -2,7 +2,7 @@
 
 The accounts balance at every quiet moment, and `QueueStats.balance` is zero then:
 
-    recovered + enqueued = dequeued + expired + Σ dropped + quarantined + cleared + removed + in_flight + delayed + waiting
+    recovered + enqueued = dequeued + expired + Σ dropped + quarantined + cleared + removed + in_flight + delayed + dead letters + waiting
 
 All counts are of items since the queue was opened, derived where the items pass, never adjusted beside.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 __all__ = ["DROPS", "REFUSALS", "SYNC_BOUNDS_S", "QueueStats", "StreamStats", "SyncLatency"]
 
-DROPS: Final = ("full_oldest", "full_newest", "attempts")
+DROPS: Final = ("full_oldest", "full_newest", "dead_letters_full")
 """Why an item may be given up."""
 
 REFUSALS: Final = ("full", "rate", "too_large", "not_serializable")
@@ -71,7 +71,7 @@ class QueueStats:
     leased: int
     """Deliveries begun."""
     redelivered: int
-    """Leases that ended without an ack: nacked, timed out."""
+    """Leases that ended without an ack: nacked, rejected, timed out."""
     expired: int
     dropped: Mapping[str, int]
     """By reason, as far as there were any: those of `DROPS`."""
@@ -84,6 +84,7 @@ class QueueStats:
     spilled: int
     """Moved out of memory."""
     delayed: int
+    """Waiting for their time; not in line, and not among `waiting`."""
     oldest_age: float | None
     """Seconds since the oldest item in line was enqueued; None if nothing waits."""
     segments: int
@@ -99,6 +100,8 @@ class QueueStats:
     """`open`, `closing` (nothing more comes in), `closed`, or `broken` (the disk failed: nothing works until it is opened again)."""
     disk_limit: int | None = None
     """`max_disk_size`; None without a disk."""
+    dead_letters: int = 0
+    """Given up: out of attempts, or rejected."""
     opened_at: float = 0.0
     """When the queue was opened, in seconds since the epoch; the counts are from then on."""
 
@@ -107,7 +110,7 @@ class QueueStats:
         """Zero, unless an item is being moved at this very moment."""
         return self.recovered + self.enqueued - (
             self.dequeued + self.expired + sum(self.dropped.values()) + self.removed + self.cleared + self.quarantined
-            + self.in_flight + self.delayed + self.waiting
+            + self.in_flight + self.delayed + self.dead_letters + self.waiting
         )
 
 

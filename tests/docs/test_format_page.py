@@ -11,6 +11,7 @@ from pages import ROOT, blocks, section, table_rows
 from overspill import HybridQueue, StreamQueue
 from overspill._core.record import parse_header
 from overspill._core.segmap import fresh_marks
+from overspill._runtime.apart import REASONS
 from overspill._store import layout
 from overspill.item import CODEC_NAMES, KIND_NAMES
 
@@ -89,10 +90,10 @@ def test_example_is_read_by_the_package_as_the_page_says() -> None:
     assert layout.attempts_of(data[0x210:0x218], header.salt, 0) == 2 << 8
     footer = layout.Footer.parse(data, header, len(data))
     assert isinstance(footer, layout.Footer)
-    assert (footer.records_end, footer.directory_start, footer.priorities, footer.count, footer.next_sequence) == (0x10F0, 0x1100, 2, 3, 8)
+    assert (footer.records_end, footer.directory_start, footer.lines, footer.count, footer.next_sequence) == (0x10F0, 0x1100, 2, 3, 8)
     directory = layout.parse_directory(data[footer.directory_start :], footer, header.salt)
     assert not isinstance(directory, layout.Unreadable)
-    assert [(entry.priority, entry.count) for entry in directory] == [(128, 2), (200, 1)]
+    assert [(entry.line, entry.count) for entry in directory] == [(128, 2), (200, 1)]
     record = parse_header(data, 0x10A0, header.salt, 0x10A0)
     assert record is not None
     assert (record["flags"], record["place"], record["synced"] * 8) == (layout.RECORD_FLAG_FRONT, -7, 0x1050)
@@ -119,7 +120,7 @@ def test_record_fields_are_those_that_the_core_parses() -> None:
     record = parse_header(segment(), 0x1000, SALT, 0x1000)
     assert record is not None
     named = [row[2] for row in table(2)]
-    assert [name for name in named if name not in ("header_crc", "reserved")] == [name for name in record if name != "place"]
+    assert [name for name in named if name not in ("header_crc", "reserved")] == [name for name in record if name not in ("place", "line")]
 
 
 def test_kinds_are_those_of_the_table() -> None:
@@ -132,8 +133,24 @@ def test_kinds_are_those_of_the_table() -> None:
 def test_codecs_and_flags_are_those_of_the_table() -> None:
     meaning = {row[2]: row[3] for row in table(2)}
     assert re.findall(r"(\d) (\w+)", meaning["codec"]) == [(str(number), name) for number, name in CODEC_NAMES.items()]
-    assert re.findall(r"bit (\d) (\w+)", meaning["flags"]) == [("0", "FRONT"), ("1", "COPIED")]
-    assert (layout.RECORD_FLAG_FRONT, layout.RECORD_FLAG_COPIED) == (1 << 0, 1 << 1)
+    assert re.findall(r"bit (\d) (\w+)", meaning["flags"]) == [("0", "FRONT"), ("1", "COPIED"), ("2", "DELAYED"), ("3", "DEAD"), ("4", "MOVED")]
+    assert (layout.RECORD_FLAG_FRONT, layout.RECORD_FLAG_COPIED, layout.RECORD_FLAG_DELAYED, layout.RECORD_FLAG_DEAD, layout.RECORD_FLAG_MOVED) == (1, 2, 4, 8, 16)
+    assert re.findall(r"(\d) (\w+)", next(row[3] for row in table(7) if row[2] == "reason")) == [(str(number), name) for number, name in REASONS.items()]
+    assert (layout.DELAYED_LINE, layout.DEAD_LINE, layout.LINES) == (256, 257, 258)
+
+
+def test_extensions_are_those_of_the_tables() -> None:
+    for number, packed in ((6, layout.TIME), (7, layout.DEATH), (8, layout.ORIGIN)):
+        assert sum(int(row[1]) for row in table(number)) == packed.size
+    whole = layout.pack_extension(death=layout.Death(-5, 2, "x" * 5000), origin=layout.Origin(7, 4096))
+    assert len(whole) == 2040 and layout.origin_of(whole) == (7, 4096)
+    death = layout.death_of(whole)
+    assert death is not None and death[:2] == (-5, 2) and 2000 <= len(death.error) and not death.error.strip("x")
+    assert layout.pack_extension(due_ns=9) == (9).to_bytes(8, "little") and layout.pack_extension() == b""
+    assert layout.death_of(b"short") is None and layout.origin_of(b"short") is None
+    # A text is cut between characters.
+    said = layout.death_of(layout.pack_extension(death=layout.Death(1, 1, "ü" * 3000)))
+    assert said is not None and not said.error.strip("ü")
     flags = next(row[3] for row in table(1) if row[2] == "flags")
     assert re.findall(r"bit (\d)", flags) == ["0"] and layout.HEADER_FLAG_COMPACTED == 1 << 0
     assert next(row[3] for row in table(1) if row[2] == "version") == str(layout.VERSION)

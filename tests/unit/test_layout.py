@@ -151,10 +151,10 @@ def test_footer_and_directory_of_the_oracle_are_read() -> None:
     assert isinstance(head, SegmentHeader)
     footer = Footer.parse(data, head, len(data))
     assert isinstance(footer, Footer)
-    assert (footer.count, footer.priorities, footer.least_sequence, footer.greatest_sequence, footer.next_sequence) == (3, 2, 100, 102, 103)
+    assert (footer.count, footer.lines, footer.least_sequence, footer.greatest_sequence, footer.next_sequence) == (3, 2, 100, 102, 103)
     entries = layout.parse_directory(data[footer.directory_start :], footer, SALT)
     assert isinstance(entries, tuple)
-    assert [(entry.priority, entry.count, entry.first_place, entry.last_place) for entry in entries] == [(9, 2, -102, 101), (128, 1, 100, 100)]
+    assert [(entry.line, entry.count, entry.first_place, entry.last_place) for entry in entries] == [(9, 2, -102, 101), (128, 1, 100, 100)]
     for entry in entries:
         index = data[entry.index_start : entry.index_start + entry.index_size]
         assert entry.vouches_for(index, SALT)
@@ -192,8 +192,8 @@ def test_footer_of_a_files_earlier_life_is_foreign() -> None:
 @pytest.mark.parametrize(
     "lie",
     [
-        {"records_end": 4095}, {"records_end": 1 << 60}, {"directory_start": 1 << 60}, {"directory_start": 4097}, {"priorities": 200},
-        {"priorities": 0}, {"count": 0}, {"count": 0xFFFFFFFF}, {"next_sequence": 102}, {"without_expiry": 4},
+        {"records_end": 4095}, {"records_end": 1 << 60}, {"directory_start": 1 << 60}, {"directory_start": 4097}, {"lines": 200},
+        {"lines": 0}, {"count": 0}, {"count": 0xFFFFFFFF}, {"next_sequence": 102}, {"without_expiry": 4},
     ],
 )  # fmt: skip
 def test_footer_whose_fields_cannot_be_is_damage_though_its_check_code_is_right(lie: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ def test_footer_whose_fields_cannot_be_is_damage_though_its_check_code_is_right(
     assert Footer.parse(footer._replace(**lie).pack(SALT), head, len(data)) is Unreadable.BAD
 
 
-@pytest.mark.parametrize("lie", [{"priority": 9}, {"count": 0}, {"count": 2}, {"index_start": 0}, {"index_start": 1 << 40}, {"last_place": 99}])
+@pytest.mark.parametrize("lie", [{"line": 9}, {"line": 258}, {"count": 0}, {"count": 2}, {"index_start": 0}, {"index_start": 1 << 40}, {"last_place": 99}])
 def test_directory_whose_entries_cannot_be_is_damage_though_its_check_code_is_right(lie: dict[str, Any]) -> None:
     data = sealed()
     head = SegmentHeader.parse(data)

@@ -53,6 +53,7 @@ def test_the_defaults_are_those_of_the_contract():
         "rate_limit": None,
         "lease_timeout": 30.0,
         "max_attempts": None,
+        "dead_letter_limit": None,
         "on_expired": None,
         "on_dropped": None,
         "metrics": False,

@@ -6,10 +6,11 @@ the runtime, which decides. So every rule lives once: here if it runs per item, 
 
 The runtime switches the hot ways off (`_hot_in`, `_hot_out`) while it holds the tail or the head of the queue over a call that drops the interpreter lock.
 
-I3: `_waiting` counts the items in line, `_resident` and `_resident_bytes` those whose payload is in memory; they change where an entry enters or leaves, nowhere else.
+I3: `_waiting` counts the items in line, `_delayed` those not yet due, `_dead` the dead letters, `_resident` and `_resident_bytes` those of all three whose payload is in memory, `_held` those
+of the latter two; they change where an entry enters or leaves, nowhere else.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
@@ -18,7 +19,7 @@ from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
 from .lane cimport BIG_PAYLOAD, BLOCK_ENTRIES, Block, Entry, Lane, Run, entry_place
 from .limiter cimport Limiter
 from .record cimport (
-    FLAG_COPIED, FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, put_id_low, record_size, seal_header,
+    DEAD_LINE, DELAYED_LINE, FLAG_COPIED, FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT, LINES, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, put_id_low, record_size, seal_header,
 )
 from .segmap cimport SegmentMap
 
@@ -52,6 +53,16 @@ cdef enum:
     SMALL_PAYLOAD = 32768  # above it a payload is written to the file by pwrite, without the interpreter lock
 cdef int64_t NO_LIMIT = 0x7fffffffffffffff
 
+cdef enum:
+    RISEN_MOST = 4096      # so many items that were delayed stand in their lines at once; the others that are due stay where they cost nothing
+
+
+cdef inline uint16_t line_of_entry(const Entry *e) noexcept nogil:
+    """The line in whose index its record stands."""
+    if e.flags & FLAG_DELAYED:
+        return DELAYED_LINE
+    return DEAD_LINE if e.flags & FLAG_DEAD else e.priority
+
 
 cdef class Parcel:
     """An item on its way in: what stays in memory, and what is written."""
@@ -68,6 +79,15 @@ cdef class Parcel:
     cdef public bytes id             # None: a new one is given
     cdef public int64_t enqueued_ns  # 0: now
     cdef public uint8_t flags
+    cdef public uint8_t extension    # how many units of 8 bytes at the front of `payload` are not the item's
+    cdef public int64_t time_ns      # its place in a line ordered by time
+
+    @property
+    def line(self):
+        """The line that it is written for."""
+        if self.flags & FLAG_DELAYED:
+            return DELAYED_LINE
+        return DEAD_LINE if self.flags & FLAG_DEAD else self.priority
 
     def __init__(self, item, bint direct, uint8_t kind, uint8_t codec, bytes payload not None, uint32_t nbytes, uint8_t priority, int64_t expiry_ns=0):
         self.item, self.direct, self.kind, self.codec = item, direct, kind, codec
@@ -120,10 +140,18 @@ cdef class Claim:
     def enqueued_ns(self): return self.e.enqueued_ns
     @property
     def expiry_ns(self): return self.e.expiry_ns
+    @expiry_ns.setter
+    def expiry_ns(self, value): self.e.expiry_ns = value
+    @property
+    def record_codec(self): return self.e.codec
     @property
     def offset(self): return <uint64_t>self.e.offset8 * 8
     @property
     def flags(self): return self.e.flags
+    @property
+    def time_ns(self): return <int64_t>self.e.ordinal
+    @property
+    def loose(self): return bool(self.e.loose)
     @property
     def attempts(self): return self.e.attempts
     @attempts.setter
@@ -134,9 +162,14 @@ cdef class HotQueue:
     """What the hot verbs touch. The runtime's class derives from it and supplies what is called here and not defined here:
     `_…_slow`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`."""
     cdef list lanes
-    cdef PyObject *lane_at[256]
-    cdef uint64_t nonempty[4]
+    cdef PyObject *lane_at[258]                       # by line
+    cdef uint64_t nonempty[5]                         # of the last word nobody asks: what is in it waits for its time
     cdef readonly int64_t _waiting
+    cdef readonly int64_t _delayed, _dead             # items in the two lines ordered by time
+    cdef readonly int64_t _held                       # resident items in those two
+    cdef readonly int64_t _next_due                   # no delayed item is due earlier
+    cdef readonly int64_t _risen                      # items in the heaps whose records are in the delayed line
+    cdef readonly set _departed                       # sequence numbers of those that have left a line ordered by time and are still listed there
     cdef readonly int64_t _resident
     cdef readonly int64_t _resident_bytes
     cdef public int64_t _soft_items, _soft_bytes      # crossing these asks for attention: a pressure threshold or the budget
@@ -163,7 +196,10 @@ cdef class HotQueue:
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
-        self.lanes = [None] * 256
+        assert sizeof(self.lane_at) == LINES * sizeof(PyObject *)
+        self.lanes = [None] * LINES
+        self._next_due = NO_LIMIT
+        self._departed = set()
         self._next_sequence = 1
         self._soft_items = self._soft_bytes = self._budget_items = self._budget_bytes = NO_LIMIT
         self._poke_at = <uint64_t>-1
@@ -255,8 +291,8 @@ cdef class HotQueue:
 
     @property
     def disk_size(self):
-        """Items that are only on disk."""
-        return self._waiting - self._resident
+        """Items in line that are only on disk."""
+        return self._waiting - self._resident + self._held
 
     # --- the same without a wait, for whoever waits in another way
 
@@ -368,13 +404,34 @@ cdef class HotQueue:
     # --- putting
 
     @cython.final
-    cdef Lane lane(self, uint8_t priority):
+    cdef Lane lane(self, uint16_t line):
         cdef Lane lane
-        if self.lane_at[priority] == NULL:
-            lane = Lane(priority)
-            self.lanes[priority] = lane
-            self.lane_at[priority] = <PyObject *>lane
-        return <Lane>self.lane_at[priority]
+        if line >= LINES:
+            raise ValueError("there is no such line")
+        if self.lane_at[line] == NULL:
+            lane = Lane(line)
+            self.lanes[line] = lane
+            self.lane_at[line] = <PyObject *>lane
+        return <Lane>self.lane_at[line]
+
+    @cython.final
+    cdef inline void counted(self, uint16_t line, int64_t n) noexcept:
+        """`n` more (or fewer) items are in this line."""
+        if line < DELAYED_LINE:
+            self._waiting += n
+        elif line == DELAYED_LINE:
+            self._delayed += n
+        else:
+            self._dead += n
+
+    @cython.final
+    cdef inline void made_resident(self, Lane lane, Entry *e, int64_t n) noexcept:
+        """The payload of an item in this line is in memory (1), or is so no longer (-1)."""
+        e.resident = n > 0
+        self._resident += n
+        self._resident_bytes += n * e.nbytes
+        if lane.timed:
+            self._held += n
 
     @cython.final
     cdef inline bint granted(self, Py_ssize_t n) noexcept:
@@ -445,7 +502,7 @@ cdef class HotQueue:
         self._resident += 1
         self._resident_bytes += n
         self._n_enqueued += 1
-        self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+        self.nonempty[lane.line >> 6] |= <uint64_t>1 << (lane.line & 63)
 
     @cython.final
     cdef inline int put_logged(self, SegmentMap map, Lane lane, object item, const char *p, uint32_t n, uint8_t kind, uint8_t priority,
@@ -653,7 +710,7 @@ cdef class HotQueue:
     cdef inline void left(self, Lane lane) noexcept:
         """After an item left a lane: is there anything more in it?"""
         if lane.ring_n == 0 and lane.heap_n == 0 and len(lane.runs) == 0:
-            self.nonempty[lane.priority >> 6] &= ~(<uint64_t>1 << (lane.priority & 63))
+            self.nonempty[lane.line >> 6] &= ~(<uint64_t>1 << (lane.line & 63))
 
     @cython.final
     cdef int take_hot(self, Entry *out, bint direct_only) except -1:
@@ -665,13 +722,15 @@ cdef class HotQueue:
         if priority < 0:
             return 0
         lane = <Lane>self.lane_at[priority]
-        if lane.heap_n:
+        if self._next_due != NO_LIMIT and self._next_due <= self.now():
             return 0
         if len(lane.runs):
             if lane.merge:
                 return 0
             run = <Run>lane.runs[0]
             if not run.load_now():
+                return 0
+            if lane.heap_n and lane.place(&lane.heap[0]) < run.bound:
                 return 0
             if run.header.length > BIG_PAYLOAD or (run.header.expiry_ns and run.header.expiry_ns <= self.exact_now()):
                 return 0
@@ -689,6 +748,8 @@ cdef class HotQueue:
         if lane.ring_n == 0:
             return 0
         e = lane.first()
+        if lane.heap_n and lane.place(&lane.heap[0]) < entry_place(e):
+            return 0
         if e.gone or e.item == NULL or (direct_only and not e.direct) or (e.expiry_ns and e.expiry_ns <= self.exact_now()):
             return 0
         out[0] = e[0]
@@ -744,11 +805,23 @@ cdef class HotQueue:
     @cython.final
     cdef int take_from(self, Lane lane, Entry *out) except -1:
         """The first item of one lane; 0 if it has none (any more)."""
+        while self.leave(lane, out):
+            if out.expiry_ns and out.expiry_ns <= self.exact_now():
+                self._expire(self.claim_of(out))
+            elif out.item != NULL or self.recall(out, lane):
+                return 1
+        return 0
+
+    @cython.final
+    cdef int leave(self, Lane lane, Entry *out) except -1:
+        """Take the first entry of one lane out of it, whatever its payload and expiry; 0 if it has none (any more)."""
         cdef Run run
         while True:
-            if lane.heap_n:
+            if lane.heap_n and lane.heap_is_first():
                 out[0] = lane.heap[0]
                 lane.pop_heap()
+                if not lane.timed and out.flags & FLAG_DELAYED and not out.gone:
+                    self._risen -= 1
             elif len(lane.runs):
                 run = lane.front_run()
                 if run is None:
@@ -760,6 +833,9 @@ cdef class HotQueue:
                     del lane.runs[0]
                     if lane.recovered:
                         lane.recovered -= 1
+                if lane.timed and out.sequence in self._departed:
+                    Py_XDECREF(out.item)
+                    continue
             elif lane.ring_n:
                 out[0] = lane.first()[0]
                 lane.pop()
@@ -770,17 +846,27 @@ cdef class HotQueue:
             if out.gone:
                 Py_XDECREF(out.item)
                 continue
-            self._waiting -= 1
+            self.counted(lane.line, -1)
             if out.resident:
-                self._resident -= 1
-                self._resident_bytes -= out.nbytes
-                out.resident = 0
-            if out.expiry_ns and out.expiry_ns <= self.exact_now():
-                self._expire(self.claim_of(out))
-                continue
-            if out.item == NULL and not self.recall(out, lane):
-                continue
+                self.made_resident(lane, out, -1)
+            if lane.timed:
+                self._departed.add(out.sequence)
             return 1
+
+    @cython.final
+    cdef void enter_heap(self, Lane lane, Entry *e) except *:
+        """An item joins a line at its place; what the entry says of its payload is counted."""
+        lane.give_back(e)
+        self.counted(lane.line, 1)
+        if e.resident:
+            self.made_resident(lane, e, 1)
+        if lane.timed:
+            if lane.line == DELAYED_LINE:
+                self._next_due = min(self._next_due, <int64_t>e.ordinal)
+            return
+        if e.flags & FLAG_DELAYED:
+            self._risen += 1
+        self.nonempty[lane.line >> 6] |= <uint64_t>1 << (lane.line & 63)
 
     @cython.final
     cdef bint recall(self, Entry *e, Lane lane) except -1:
@@ -791,12 +877,11 @@ cdef class HotQueue:
         try:
             payload = map.owner.recall(<uint64_t>e.offset8 * 8)
         except BaseException:
-            self._waiting += 1
-            lane.give_back(e)
-            self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+            self.enter_heap(lane, e)
             raise
         if payload is None:
-            self._waiting += 1      # set_aside counts it out
+            self.counted(line_of_entry(e), 1)      # set_aside counts it out
+            self._departed.discard(e.sequence)
             self._set_aside_stub(map, <uint64_t>e.offset8 * 8)
             return False
         Py_INCREF(payload)
@@ -819,6 +904,8 @@ cdef class HotQueue:
     def _claim(self):
         """Take the first item as a Claim, None if there is none. Caller holds the head."""
         cdef Entry e
+        if self._next_due != NO_LIMIT:
+            self._promote_due()
         if self.take(&e):
             return self.claim_out(&e)
         return None
@@ -828,34 +915,126 @@ cdef class HotQueue:
         self._out.add(e.sequence)
         return self.claim_of(e)
 
-    def _claim_from(self, uint8_t priority):
-        """Take the first item of one priority. Caller holds the head."""
+    def _claim_from(self, uint16_t line, bint unread=False):
+        """Take the first item of one line; `unread`: without a look at expiry and payload. Caller holds the head."""
         cdef Entry e
-        if self.lane_at[priority] != NULL and self.take_from(<Lane>self.lane_at[priority], &e):
+        cdef Lane lane = self.lane(line)
+        if self.leave(lane, &e) if unread else self.take_from(lane, &e):
             return self.claim_out(&e)
         return None
+
+    # --- the lines ordered by time
+
+    def _is_due(self):
+        """Whether a delayed item may be due."""
+        return self._next_due != NO_LIMIT and self._next_due <= self.exact_now()
+
+    def _promote_due(self):
+        """Let delayed items that are due into their lines, to the places they were given when they were enqueued; returns how many. Caller holds the head."""
+        cdef int64_t now = self.exact_now()
+        cdef Lane delayed, lane
+        cdef Entry e
+        cdef PyObject *item
+        cdef Py_ssize_t n = 0
+        if self._next_due > now or self.lane_at[DELAYED_LINE] == NULL:
+            return 0
+        delayed = <Lane>self.lane_at[DELAYED_LINE]
+        while self._risen < RISEN_MOST and delayed.is_due(now) and self.leave(delayed, &e):
+            if e.expiry_ns and e.expiry_ns <= now:
+                self._expire(self.claim_of(&e))
+                continue
+            lane = self.lane(e.priority)
+            item = NULL
+            if e.item != NULL:
+                if e.segment == NULL or (self._resident < self._budget_items and self._resident_bytes + e.nbytes <= self._budget_bytes):
+                    e.resident = 1
+                else:
+                    item, e.item, e.direct = e.item, NULL, 0
+            e.loose = 0
+            self.enter_heap(lane, &e)
+            Py_XDECREF(item)
+            n += 1
+            if self._n_takers:
+                self._wake_taker()
+        self._next_due = delayed.next_time()
+        return n
+
+    def _set_apart(self, Claim claim not None, uint16_t line, int64_t time_ns, bint loose):
+        """Put a claimed item into a line ordered by time; the claim is spent. `loose`: its record is not listed there, or under another time."""
+        cdef Lane lane = self.lane(line)
+        cdef PyObject *item = NULL
+        self._out.discard(claim.e.sequence)
+        if not loose:
+            self._departed.discard(claim.e.sequence)
+        if claim.e.segment == NULL:
+            claim.e.flags = claim.e.flags & ~(FLAG_DELAYED | FLAG_DEAD) | (FLAG_DELAYED if line == DELAYED_LINE else FLAG_DEAD)
+            claim.e.resident = 1
+        else:
+            item, claim.e.item, claim.e.direct = claim.e.item, NULL, 0
+            claim.e.resident = 0
+        claim.e.ordinal, claim.e.loose = <uint64_t>time_ns, loose
+        self.enter_heap(lane, &claim.e)
+        claim.e.item = NULL
+        Py_XDECREF(item)
+
+    def _moved(self, Claim claim not None, SegmentMap map not None, uint64_t offset, uint8_t flags, uint8_t codec, uint8_t attempts):
+        """The claimed item has another record. Returns a claim to the old one, to be settled with `_settle_record`; None if there was none."""
+        cdef Claim old = None
+        if claim.e.segment != NULL:
+            old = Claim.__new__(Claim)
+            old.e = claim.e
+            old.e.item = NULL
+            old.map = claim.map
+        claim.e.segment, claim.e.offset8 = <PyObject *>map, <uint32_t>(offset >> 3)
+        claim.e.flags, claim.e.codec, claim.e.attempts = flags, codec, attempts
+        claim.map = map
+        return old
+
+    def _settle_record(self, Claim old not None):
+        """Mark a record of which another has taken the place."""
+        self.settle_entry(&old.e)
+
+    def _spend(self, Claim claim not None):
+        """The claimed item is in line again under another number. Of the claim only the address of its record is left."""
+        cdef PyObject *item = claim.e.item
+        self._out.discard(claim.e.sequence)
+        self._departed.discard(claim.e.sequence)
+        claim.e.item = NULL
+        Py_XDECREF(item)
+
+    def _listed_by_run(self, uint16_t line, Run run not None):
+        """A segment has been sealed, or read at opening: its part of a line ordered by time is a run from now on. Caller holds the head."""
+        cdef Lane lane = self.lane(line)
+        cdef Py_ssize_t i
+        for i in range(lane.heap_n):
+            if lane.heap[i].segment == <PyObject *>run.map and not lane.heap[i].loose and lane.heap[i].item != NULL:
+                self.forget(lane, &lane.heap[i])
+        lane.drop_listed(run.map)
+        lane.runs.append(run)
+        lane.recovered = len(lane.runs)
+        if line == DELAYED_LINE:
+            self._next_due = lane.next_time()
 
     def _oldest_lane(self):
         """The priority whose line begins with the item that was enqueued first, as far as can be told without reading; -1 if nothing waits."""
         cdef Lane lane
         cdef int best = -1
         cdef int64_t least = 0, place
-        for obj in self.lanes:
+        for obj in self.lanes[:DELAYED_LINE]:
             if obj is None:
                 continue
             lane = <Lane>obj
+            place = NO_LIMIT
             if lane.heap_n:
                 place = <int64_t>lane.heap[0].sequence
-            elif len(lane.runs):
-                place = (<Run>lane.runs[0]).bound
-                if place < 0:
-                    place = -place
+            if len(lane.runs):
+                place = min(place, abs((<Run>lane.runs[0]).bound))
             elif lane.ring_n:
-                place = <int64_t>lane.first().sequence
-            else:
+                place = min(place, <int64_t>lane.first().sequence)
+            if place == NO_LIMIT:
                 continue
             if best < 0 or place < least:
-                best, least = lane.priority, place
+                best, least = lane.line, place
         return best
 
     def _claim_hot(self):
@@ -873,6 +1052,8 @@ cdef class HotQueue:
         if dequeued:
             self._n_dequeued += 1
         self._out.discard(claim.e.sequence)
+        if self._departed:
+            self._departed.discard(claim.e.sequence)
         if self._n_makers:
             self._room_made()
         if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
@@ -900,12 +1081,7 @@ cdef class HotQueue:
         else:
             item = NULL
             claim.e.resident = 1
-        lane.give_back(&claim.e)
-        self._waiting += 1
-        if claim.e.resident:
-            self._resident += 1
-            self._resident_bytes += claim.e.nbytes
-        self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+        self.enter_heap(lane, &claim.e)
         claim.e.item = NULL
         Py_XDECREF(item)
 
@@ -914,6 +1090,8 @@ cdef class HotQueue:
         cdef Entry e
         cdef Claim claim
         cdef int64_t resident
+        if self._next_due != NO_LIMIT:
+            self._promote_due()
         while True:
             resident = self._resident
             expired = self._n_expired
@@ -942,9 +1120,17 @@ cdef class HotQueue:
         """Recovery and damage: n more (or fewer) items wait."""
         self._waiting += n
 
+    def _count_in(self, uint16_t line, int64_t n):
+        """As `_count_waiting`, of any line."""
+        self.counted(line, n)
+
     def _lanes(self):
-        """The lanes that exist, highest priority first."""
-        return [lane for lane in reversed(self.lanes) if lane is not None]
+        """The priorities' lanes that exist, highest priority first."""
+        return [lane for lane in reversed(self.lanes[:DELAYED_LINE]) if lane is not None]
+
+    def _timed_lanes(self):
+        """Those of the two lines ordered by time that exist."""
+        return [lane for lane in self.lanes[DELAYED_LINE:] if lane is not None]
 
     @cython.final
     cdef int number(self, Parcel parcel) except -1:
@@ -967,7 +1153,7 @@ cdef class HotQueue:
         memcpy(h.id, PyBytes_AS_STRING(parcel.id), 16)
         h.batch_left, h.priority, h.flags = batch_left, parcel.priority, parcel.flags
         h.codec, h.kind, h.attempts = parcel.codec, parcel.kind, parcel.attempts
-        h.extension = 0
+        h.extension = parcel.extension
         h.reserved = 0
 
     def _number(self, list parcels not None):
@@ -1037,12 +1223,12 @@ cdef class HotQueue:
         return PyBytes_FromStringAndSize(<char *>&h, RECORD_HEADER_SIZE)
 
     def _join(self, Parcel parcel not None, SegmentMap map, uint64_t offset, bint resident):
-        """Let a numbered parcel into its line: at the end, or with FLAG_FRONT at the front. `map` is None if it is not in the log."""
-        cdef Lane lane = self.lane(parcel.priority)
+        """Let a numbered parcel into its line: at the end, with FLAG_FRONT at the front, with FLAG_DELAYED where it waits for its time. `map` is None if it is not in the log."""
+        cdef Lane lane = self.lane(parcel.line)
         cdef Entry e
         cdef Entry *slot
         memset(&e, 0, sizeof(Entry))
-        if resident or map is None:
+        if (resident and not lane.timed) or map is None:
             e.item = <PyObject *>parcel.item
             Py_INCREF(parcel.item)
             e.resident = 1
@@ -1055,20 +1241,21 @@ cdef class HotQueue:
         e.nbytes, e.priority, e.flags = parcel.nbytes, parcel.priority, parcel.flags
         e.kind, e.attempts = parcel.kind, parcel.attempts
         e.codec = parcel.codec
-        if parcel.flags & FLAG_FRONT:
-            lane.give_back(&e)
-        else:
-            if map is not None:
-                lane.ordinal += 1
-                e.ordinal = lane.ordinal
-            slot = lane.push()
-            slot[0] = e
-        self._waiting += 1
         self._n_enqueued += 1
+        if lane.timed or parcel.flags & FLAG_FRONT:
+            e.ordinal = <uint64_t>parcel.time_ns
+            self.enter_heap(lane, &e)
+            return
+        if map is not None:
+            lane.ordinal += 1
+            e.ordinal = lane.ordinal
+        slot = lane.push()
+        slot[0] = e
+        self._waiting += 1
         if e.resident:
             self._resident += 1
             self._resident_bytes += e.nbytes
-        self.nonempty[lane.priority >> 6] |= <uint64_t>1 << (lane.priority & 63)
+        self.nonempty[lane.line >> 6] |= <uint64_t>1 << (lane.line & 63)
 
     # --- what the engine's spill strategies call (the runtime holds the tail)
 
@@ -1150,7 +1337,7 @@ cdef class HotQueue:
     @cython.final
     cdef object describe(self, Entry *e):
         return (e.sequence, <object>e.item if e.item != NULL else None, bool(e.direct), e.kind, e.nbytes, e.enqueued_ns, e.expiry_ns,
-                PyBytes_FromStringAndSize(<char *>e.id, 16), e.attempts, e.flags)
+                PyBytes_FromStringAndSize(<char *>e.id, 16), e.attempts, e.flags, <int64_t>e.ordinal if e.flags & (FLAG_DELAYED | FLAG_DEAD) else 0, e.priority)
 
     @cython.final
     cdef Entry *find(self, Lane lane, uint64_t sequence) noexcept:
@@ -1183,9 +1370,9 @@ cdef class HotQueue:
         cdef Entry *e = self.find(self.lane(priority), sequence)
         return e != NULL and e.segment != NULL
 
-    def _staged(self, uint8_t priority, uint64_t sequence, SegmentMap map not None, uint64_t offset, uint8_t codec):
+    def _staged(self, uint16_t line, uint64_t sequence, SegmentMap map not None, uint64_t offset, uint8_t codec):
         """A ring or heap item of a MEMORY queue has been written to the log at `offset`."""
-        cdef Lane lane = self.lane(priority)
+        cdef Lane lane = self.lane(line)
         cdef Entry *e = self.find(lane, sequence)
         cdef Py_ssize_t i
         if e == NULL:
@@ -1197,7 +1384,7 @@ cdef class HotQueue:
         e.codec = codec
         e.segment = <PyObject *>map
         e.offset8 = <uint32_t>(offset >> 3)
-        if not e.flags & FLAG_FRONT:
+        if not e.flags & (FLAG_FRONT | FLAG_DELAYED | FLAG_DEAD):
             lane.ordinal += 1
             e.ordinal = lane.ordinal
 
@@ -1207,17 +1394,15 @@ cdef class HotQueue:
         cdef PyObject *item
         if e == NULL or e.gone or not e.resident or e.segment == NULL:
             return False
-        self.forget(e)
+        self.forget(self.lane(priority), e)
         return True
 
     @cython.final
-    cdef void forget(self, Entry *e):
+    cdef void forget(self, Lane lane, Entry *e):
         cdef PyObject *item = e.item
         e.item = NULL
-        e.resident = 0
         e.direct = 0
-        self._resident -= 1
-        self._resident_bytes -= e.nbytes
+        self.made_resident(lane, e, -1)
         self._n_spilled += 1
         Py_XDECREF(item)
 
@@ -1231,15 +1416,15 @@ cdef class HotQueue:
             lane = <Lane>obj
             best = -1
             for i in range(lane.heap_n):
-                if lane.heap[i].resident and lane.heap[i].segment != NULL and (best < 0 or entry_place(&lane.heap[i]) > entry_place(&lane.heap[best])):
+                if lane.heap[i].resident and lane.heap[i].segment != NULL and (best < 0 or lane.place(&lane.heap[i]) > lane.place(&lane.heap[best])):
                     best = i
             if best >= 0:
-                self.forget(&lane.heap[best])
+                self.forget(lane, &lane.heap[best])
                 return True
         return False
 
     def _unlogged_heap(self):
-        """A heap item that is not in the log, as (priority, description); None if all are."""
+        """A heap item that is not in the log, as (line, description); None if all are."""
         cdef Lane lane
         cdef Py_ssize_t i
         for obj in self.lanes:
@@ -1247,8 +1432,8 @@ cdef class HotQueue:
                 continue
             lane = <Lane>obj
             for i in range(lane.heap_n):
-                if lane.heap[i].segment == NULL:
-                    return lane.priority, self.describe(&lane.heap[i])
+                if lane.heap[i].segment == NULL and not lane.heap[i].gone:
+                    return lane.line, self.describe(&lane.heap[i])
         return None
 
     # --- looking, and taking out of the middle
@@ -1273,15 +1458,15 @@ cdef class HotQueue:
             claim.map = <SegmentMap>e.segment
         return claim
 
-    def _in_heap(self, uint8_t priority):
+    def _in_heap(self, uint16_t line):
         """Copies of the lane's heap items, in order, as Claims that must be neither settled nor given back."""
-        cdef Lane lane = self.lane(priority)
+        cdef Lane lane = self.lane(line)
         cdef Py_ssize_t i
         out = []
         for i in range(lane.heap_n):
             if not lane.heap[i].gone:
                 out.append(self.seen(&lane.heap[i]))
-        out.sort(key=lambda claim: claim.place)
+        out.sort(key=(lambda claim: claim.time_ns) if lane.timed else (lambda claim: claim.place))
         return out
 
     def _in_ring(self, uint8_t priority):
@@ -1300,9 +1485,9 @@ cdef class HotQueue:
             block = block.next
         return out
 
-    def _pull_out(self, uint8_t priority, uint64_t sequence):
+    def _pull_out(self, uint16_t line, uint64_t sequence):
         """Take a ring or heap item out of the middle, as a Claim; None if it is not there. Its entry stays behind, to be skipped."""
-        cdef Lane lane = self.lane(priority)
+        cdef Lane lane = self.lane(line)
         cdef Entry *e = self.find(lane, sequence)
         cdef Py_ssize_t i
         cdef Claim claim
@@ -1315,25 +1500,27 @@ cdef class HotQueue:
         claim = self.claim_of(e)
         e.item = NULL
         e.gone = 1
-        self._waiting -= 1
+        self.counted(line, -1)
+        if not lane.timed and e.flags & FLAG_DELAYED:
+            self._risen -= 1
+        if lane.timed:
+            self._departed.add(sequence)
         if e.resident:
-            self._resident -= 1
-            self._resident_bytes -= e.nbytes
-            e.resident = 0
+            self.made_resident(lane, e, -1)
             claim.e.resident = 0
         return claim
 
     def _remove_cold(self, Claim seen not None):
         """Settle a cold record that `_read` showed; False if it has left its line meanwhile. Caller holds the head."""
         cdef SegmentMap map
-        if seen.e.segment == NULL or seen.e.sequence in self._out:
+        if seen.e.segment == NULL or seen.e.sequence in self._out or seen.e.sequence in self._departed:
             return False
         self.follow(&seen.e)
         map = <SegmentMap>seen.e.segment
         if map.is_marked(<uint64_t>seen.e.offset8 * 8):
             return False
         self.settle_entry(&seen.e)
-        self._waiting -= 1
+        self.counted(line_of_entry(&seen.e), -1)
         return True
 
     def _drop_runs(self, SegmentMap map not None):
@@ -1350,11 +1537,13 @@ cdef class HotQueue:
                         lane.recovered -= 1
             self.left(lane)
 
-    def _replace_runs(self, uint8_t priority, list runs not None):
+    def _replace_runs(self, uint16_t line, list runs not None):
         """Compaction: the lane's runs, None for those of which nothing is left. Caller holds the head."""
-        cdef Lane lane = self.lane(priority)
+        cdef Lane lane = self.lane(line)
         lane.recovered = sum(1 for run in runs[:lane.recovered] if run is not None)
         lane.runs = [run for run in runs if run is not None]
+        if lane.timed:
+            lane.recovered = len(lane.runs)
         self.left(lane)
 
     def _uses(self, SegmentMap map not None):
@@ -1388,7 +1577,7 @@ cdef class HotQueue:
         return e.segment == <PyObject *>map
 
     def _expired_in_memory(self, int64_t now, Py_ssize_t most):
-        """(priority, sequence) of up to `most` ring and heap items that have expired by `now`."""
+        """(line, sequence) of up to `most` ring and heap items that have expired by `now`."""
         cdef Lane lane
         cdef Py_ssize_t i, begin, end
         cdef Block *block
@@ -1399,14 +1588,14 @@ cdef class HotQueue:
             lane = <Lane>obj
             for i in range(lane.heap_n):
                 if lane.heap[i].expiry_ns and lane.heap[i].expiry_ns <= now and not lane.heap[i].gone:
-                    out.append((lane.priority, lane.heap[i].sequence))
+                    out.append((lane.line, lane.heap[i].sequence))
             block = lane.head
             begin = lane.head_at
             while block != NULL and lane.ring_n and len(out) < most:
                 end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
                 for i in range(begin, end):
                     if block.entries[i].expiry_ns and block.entries[i].expiry_ns <= now and not block.entries[i].gone:
-                        out.append((lane.priority, block.entries[i].sequence))
+                        out.append((lane.line, block.entries[i].sequence))
                 begin = 0
                 block = block.next
         return out[:most]
@@ -1415,7 +1604,7 @@ cdef class HotQueue:
         """When the oldest item in memory was enqueued; 0 if there is none. Cold items are older; ask the runs' owners."""
         cdef int64_t least = 0
         cdef Lane lane
-        for obj in self.lanes:
+        for obj in self.lanes[:DELAYED_LINE]:
             if obj is None:
                 continue
             lane = <Lane>obj

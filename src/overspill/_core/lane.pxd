@@ -1,6 +1,6 @@
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cpython.ref cimport PyObject
-from .record cimport RecordHeader
+from .record cimport DELAYED_LINE, RecordHeader
 from .segmap cimport SegmentMap
 from libc.stdlib cimport free, malloc
 cimport cython
@@ -9,14 +9,14 @@ cdef enum:
     BLOCK_ENTRIES = 64
     BIG_PAYLOAD = 65536      # above it a payload is read straight into its own bytes
 
-# One item's place in line. 80 bytes; whoever holds it owns a reference to `item` and none to `segment`: a segment outlives its unsettled records.
+# One item's place in line. 88 bytes; whoever holds it owns a reference to `item` and none to `segment`: a segment outlives its unsettled records.
 ctypedef struct Entry:
     PyObject *item           # the item, or its payload as stored (direct = 0); NULL: only on disk
     PyObject *segment        # the SegmentMap of its record; NULL: not in the log
     uint64_t sequence
     int64_t enqueued_ns
     int64_t expiry_ns
-    uint64_t ordinal         # counts the records of its lane in the log, so that neighbours can be told
+    uint64_t ordinal         # in a ring: counts the records of its lane in the log, so that neighbours can be told. In, or from, a line ordered by time: that time
     uint8_t id[16]
     uint32_t offset8
     uint32_t nbytes
@@ -29,6 +29,7 @@ ctypedef struct Entry:
     uint8_t direct           # `item` is what the user gets; otherwise it is to be decoded
     uint8_t gone             # settled while in line: to be skipped
     uint8_t resident         # counted in the memory tier
+    uint8_t loose            # in a line ordered by time, of which its record (if it has one) says nothing, or another time
 
 cdef struct Block:
     Block *next
@@ -43,7 +44,7 @@ cdef inline int64_t entry_place(const Entry *e) noexcept nogil:
 @cython.final
 cdef class Run:
     cdef readonly SegmentMap map
-    cdef readonly uint8_t priority
+    cdef readonly uint16_t line
     cdef public uint64_t first           # offset of its first record; 0 = the lane's first in this segment
     cdef public uint64_t last            # offset of its last record; 0 = the lane's last
     cdef public uint64_t last_ordinal
@@ -76,9 +77,11 @@ cdef class Run:
 
 @cython.final
 cdef class Lane:
-    cdef readonly uint8_t priority
-    cdef Entry *heap                     # returned and front items, least place first
-    cdef Py_ssize_t heap_n, heap_room
+    cdef readonly uint16_t line          # a priority, or one of the two lines that are ordered by time
+    cdef readonly bint timed
+    cdef Entry *heap                     # returned, front and due items, least place first
+    cdef readonly Py_ssize_t heap_n
+    cdef Py_ssize_t heap_room
     cdef public list runs                # cold: oldest first
     cdef public Py_ssize_t recovered     # how many of `runs`, at their front, were found on opening
     cdef public bint merge               # …and overlap in their places
@@ -92,6 +95,9 @@ cdef class Lane:
     cdef inline bint has_hot(self) noexcept:
         """Whether the next item is the ring's first, so that neither heap nor disk need be asked."""
         return self.heap_n == 0 and self.recovered + len(self.runs) == 0 and self.ring_n != 0
+
+    cdef inline int64_t place(self, const Entry *e) noexcept:
+        return <int64_t>e.ordinal if self.timed else entry_place(e)
 
     cdef inline Entry *first(self) noexcept:
         return &self.head.entries[self.head_at]
@@ -145,5 +151,11 @@ cdef class Lane:
     cdef int fold(self) except -1
     cdef Py_ssize_t compact(self) except -1
     cdef Run front_run(self)
+    cdef int64_t least_bound(self)
+    cdef bint heap_is_first(self) except -1
+    cdef bint is_due(self, int64_t now) except -1
+    cdef int64_t next_time(self)
+    cdef Py_ssize_t drop_listed(self, SegmentMap map) noexcept
     cdef bint is_empty(self) noexcept
     cdef void pop_heap(self) noexcept
+    cdef void sink(self, const Entry *moved, Py_ssize_t i) noexcept

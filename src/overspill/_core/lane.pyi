@@ -5,7 +5,7 @@ from .segmap import SegmentMap
 
 @final
 class Run:
-    """A stretch of one segment's records of one priority, and a cursor over it."""
+    """A stretch of one segment's records of one line, and a cursor over it."""
 
     first: int
     """Offset of its first record; 0 = the lane's first in this segment."""
@@ -17,12 +17,12 @@ class Run:
     last_place: int
 
     def __init__(
-        self, map: SegmentMap, priority: int, first: int = 0, last: int = 0, bound: int = 0, last_place: int = 0, last_ordinal: int = 0
+        self, map: SegmentMap, line: int, first: int = 0, last: int = 0, bound: int = 0, last_place: int = 0, last_ordinal: int = 0
     ) -> None: ...
     @property
     def map(self) -> SegmentMap: ...
     @property
-    def priority(self) -> int: ...
+    def line(self) -> int: ...
     @property
     def done(self) -> bool: ...
     @property
@@ -49,9 +49,13 @@ class Lane:
     merge: bool
     """Whether those overlap in their places."""
 
-    def __new__(cls, priority: int) -> Lane: ...
+    def __new__(cls, line: int) -> Lane: ...
     @property
-    def priority(self) -> int: ...
+    def line(self) -> int: ...
+    @property
+    def timed(self) -> bool: ...
+    @property
+    def heap_n(self) -> int: ...
     @property
     def ring_n(self) -> int: ...
 

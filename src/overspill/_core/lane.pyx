@@ -1,21 +1,25 @@
 """One priority's line.
 
-A line has three parts, and everything in one comes before everything in the next: the *heap* of items that were returned or put in front, ordered by place; the
-*runs*, stretches of the log that are cold (no memory per item, only a cursor); and the *ring* of the newest items, as a chain of blocks. An item in the ring or
-heap may be a stub whose payload has been forgotten.
+A line has three parts: the *heap* of items that were returned, put in front or were delayed, ordered by place; the *runs*, stretches of the log that are cold (no
+memory per item, only a cursor); and the *ring* of the newest items, as a chain of blocks. Everything in the runs comes before everything in the ring; what is in the heap comes
+first as a rule, and is compared with the first of the others because a delayed item may belong further back. An item in the ring or heap may be a stub whose payload has been
+forgotten.
+
+Two more lines are ordered by time: what is delayed, by when it is due, and the dead letters, by when they were given up. They have no ring. What they have in an unsealed segment is in the
+heap; a sealed segment's index is ordered, so there it is one run, and costs no memory an item.
 
 I1: spilling folds the ring's first item into the last run, so it changes its address and never its place in line.
 I2: a run covers the unsettled records of its priority between two offsets of one segment, in the order of the segment's own list; nothing in
-between is resident, leased or returned.
+between is resident, leased or returned. (Of a line ordered by time: nothing but what the queue knows to have left it.)
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
 
 from .record cimport (
-    FLAG_FRONT, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, header_checks, payload_checks, place_of, record_size,
+    DELAYED_LINE, FLAG_FRONT, KIND_RAW, KIND_STR, LINES, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, header_checks, line_of, payload_checks, place_in_line, record_size,
 )
 from .segmap cimport SegmentMap
 
@@ -23,18 +27,22 @@ cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t size, const char *errors)
 
 cdef enum:
+    PAGE_READ = 4096
     SMALLEST_READ = 16384
     LARGEST_READ = 262144
 
 
-cdef class Run:
-    """A stretch of one segment's records of one priority, and a cursor over it.
+cdef int64_t NEVER = 0x7fffffffffffffff
 
-    The segment's owner answers `offsets(priority, position, first) -> (position, array, version)`, `read(offset, length) -> bytes`, `version` and `set_aside(offset)`.
+
+cdef class Run:
+    """A stretch of one segment's records of one line, and a cursor over it.
+
+    The segment's owner answers `offsets(line, position, first) -> (position, array, version)`, `read(offset, length) -> bytes`, `version` and `set_aside(offset)`.
     """
 
-    def __init__(self, SegmentMap map not None, uint8_t priority, uint64_t first=0, uint64_t last=0, int64_t bound=0, int64_t last_place=0, uint64_t last_ordinal=0):
-        self.map, self.priority, self.first, self.last = map, priority, first, last
+    def __init__(self, SegmentMap map not None, uint16_t line, uint64_t first=0, uint64_t last=0, int64_t bound=0, int64_t last_place=0, uint64_t last_ordinal=0):
+        self.map, self.line, self.first, self.last = map, line, first, last
         self.bound, self.last_place, self.last_ordinal = bound, last_place, last_ordinal
         self.window = None
         self.version = -1
@@ -42,7 +50,7 @@ cdef class Run:
 
     def clone(self):
         """A second cursor that starts where this one stands."""
-        cdef Run other = Run(self.map, self.priority, self.first, self.last, self.bound, self.last_place, self.last_ordinal)
+        cdef Run other = Run(self.map, self.line, self.first, self.last, self.bound, self.last_place, self.last_ordinal)
         if self.done:
             other.done = True
         elif self.window is not None and self.at < len(self.window):
@@ -95,16 +103,19 @@ cdef class Run:
             if not header_checks(&self.header, self.map.salt, offset):
                 self.need, self.need_offset = NEED_REPAIR, offset
                 return 0
-            size = RECORD_HEADER_SIZE + <uint64_t>self.header.length
+            size = RECORD_HEADER_SIZE
             if self.header.length <= BIG_PAYLOAD:
-                if offset + size > self.block_end:
-                    self.need, self.need_offset, self.need_length = NEED_BLOCK, offset, size
-                    return 0
-                if not payload_checks(&self.header, self.map.salt, p + RECORD_HEADER_SIZE):
-                    self.need, self.need_offset = NEED_REPAIR, offset
-                    return 0
+                size += self.header.length
+            elif line_of(&self.header) >= DELAYED_LINE:
+                size += 8                # its time
+            if offset + size > self.block_end:
+                self.need, self.need_offset, self.need_length = NEED_BLOCK, offset, size
+                return 0
+            if self.header.length <= BIG_PAYLOAD and not payload_checks(&self.header, self.map.salt, p + RECORD_HEADER_SIZE):
+                self.need, self.need_offset = NEED_REPAIR, offset
+                return 0
             self.current = offset
-            self.bound = place_of(&self.header)
+            self.bound = place_in_line(&self.header, p + RECORD_HEADER_SIZE)
             return 1
         return 0
 
@@ -120,6 +131,8 @@ cdef class Run:
             if self.need == NEED_WINDOW:
                 self._next_window(owner)
             elif self.need == NEED_BLOCK:
+                if self.line >= DELAYED_LINE and not self.block_start <= self.need_offset <= self.block_end:
+                    self.block_size = PAGE_READ   # times need not follow the order of the file: read little where they do not
                 length = max(self.need_length, self.block_size)
                 tail = self.map.tail     # what is behind it now may be written while, or after, we read
                 block = owner.read(self.need_offset, length)
@@ -146,13 +159,13 @@ cdef class Run:
     cdef int _next_window(self, owner) except -1:
         cdef uint64_t after = 0
         if self.window is None:
-            position, offsets, version = owner.offsets(self.priority, 0, self.first)
+            position, offsets, version = owner.offsets(self.line, 0, self.first)
         else:
-            position, offsets, version = owner.offsets(self.priority, self.position + <uint64_t>self.view.shape[0], 0)
+            position, offsets, version = owner.offsets(self.line, self.position + <uint64_t>self.view.shape[0], 0)
             if version != self.version:
                 # The segment was sealed under the cursor, which ordered its list anew: find the last record seen and go on behind it.
                 after = <uint64_t>self.view[self.view.shape[0] - 1] * 8
-                position, offsets, version = owner.offsets(self.priority, 0, after)
+                position, offsets, version = owner.offsets(self.line, 0, after)
         self.position, self.version = position, version
         self.window = offsets
         self.at = 1 if after else 0
@@ -207,6 +220,8 @@ cdef class Run:
         out.priority, out.flags, out.kind, out.codec, out.attempts = h.priority, h.flags, h.kind, h.codec, h.attempts
         out.direct = direct
         out.packed = 1
+        if self.line >= DELAYED_LINE:
+            out.ordinal = <uint64_t>self.bound
         self.current = 0
         self._step(offset)
         return 1
@@ -215,8 +230,12 @@ cdef class Run:
 cdef class Lane:
     """One priority's line: heap, runs, ring. The store's and engine's view of it is read-only but for the runs."""
 
-    def __cinit__(self, uint8_t priority):
-        self.priority = priority
+    def __cinit__(self, uint16_t line):
+        if line >= LINES:
+            raise ValueError("there is no such line")
+        self.line = line
+        self.timed = line >= DELAYED_LINE
+        self.merge = self.timed
         self.runs = []
 
     def __dealloc__(self):
@@ -264,7 +283,7 @@ cdef class Lane:
         """Put an entry into the heap, at its place; takes over its reference."""
         cdef Py_ssize_t i = self.heap_n, parent
         cdef Entry *grown
-        cdef int64_t place = entry_place(e)
+        cdef int64_t place = self.place(e)
         if self.heap_n == self.heap_room:
             grown = <Entry *>realloc(self.heap, (self.heap_room * 2 + 8) * sizeof(Entry))
             if grown == NULL:
@@ -273,7 +292,7 @@ cdef class Lane:
         self.heap_n += 1
         while i > 0:
             parent = (i - 1) // 2
-            if entry_place(&self.heap[parent]) <= place:
+            if self.place(&self.heap[parent]) <= place:
                 break
             self.heap[i] = self.heap[parent]
             i = parent
@@ -281,25 +300,79 @@ cdef class Lane:
         return 0
 
     cdef void pop_heap(self) noexcept:
-        cdef Py_ssize_t i = 0, child
-        cdef Entry moved
-        cdef int64_t place
+        cdef Entry last
         self.heap_n -= 1
-        if self.heap_n == 0:
-            return
-        moved = self.heap[self.heap_n]
-        place = entry_place(&moved)
+        if self.heap_n:
+            last = self.heap[self.heap_n]
+            self.sink(&last, 0)
+
+    cdef void sink(self, const Entry *moved, Py_ssize_t i) noexcept:
+        """Put an entry into the heap at `i` or below."""
+        cdef Py_ssize_t child
+        cdef int64_t place = self.place(moved)
         while True:
             child = 2 * i + 1
             if child >= self.heap_n:
                 break
-            if child + 1 < self.heap_n and entry_place(&self.heap[child + 1]) < entry_place(&self.heap[child]):
+            if child + 1 < self.heap_n and self.place(&self.heap[child + 1]) < self.place(&self.heap[child]):
                 child += 1
-            if entry_place(&self.heap[child]) >= place:
+            if self.place(&self.heap[child]) >= place:
                 break
             self.heap[i] = self.heap[child]
             i = child
-        self.heap[i] = moved
+        self.heap[i] = moved[0]
+
+    cdef Py_ssize_t drop_listed(self, SegmentMap map) noexcept:
+        """A line ordered by time: forget the entries whose records are listed in this segment, where a run takes over; returns how many."""
+        cdef Py_ssize_t i, kept = 0, dropped = 0
+        cdef Entry moved
+        for i in range(self.heap_n):
+            if self.heap[i].segment == <PyObject *>map and not self.heap[i].loose and self.heap[i].item == NULL:
+                dropped += not self.heap[i].gone
+                continue
+            self.heap[kept] = self.heap[i]
+            kept += 1
+        self.heap_n = kept
+        for i in range(kept // 2 - 1, -1, -1):
+            moved = self.heap[i]
+            self.sink(&moved, i)
+        return dropped
+
+    cdef int64_t least_bound(self):
+        """No record that is left in any run has a lesser place. Reads nothing."""
+        cdef int64_t least = (<Run>self.runs[0]).bound
+        cdef Py_ssize_t i
+        if self.merge:
+            for i in range(1, self.recovered):
+                least = min(least, (<Run>self.runs[i]).bound)
+        return least
+
+    cdef bint heap_is_first(self) except -1:
+        """Whether the heap's first item comes before everything in runs and ring. Calls the store where that cannot be told without reading."""
+        cdef Run run
+        if self.heap_n and self.runs and self.place(&self.heap[0]) > self.least_bound():
+            run = self.front_run()
+            if run is not None:
+                return self.heap_n > 0 and self.place(&self.heap[0]) < run.bound
+        if self.heap_n == 0 or self.runs or self.ring_n == 0:
+            return self.heap_n > 0
+        return self.place(&self.heap[0]) < entry_place(self.first())
+
+    cdef bint is_due(self, int64_t now) except -1:
+        """A line ordered by time: whether something in it is of `now` or earlier. Reads no further than it must."""
+        cdef Run run
+        if self.heap_n and self.place(&self.heap[0]) <= now:
+            return True
+        while self.runs and self.least_bound() <= now:
+            run = self.front_run()
+            if run is not None:
+                return run.bound <= now
+        return False
+
+    cdef int64_t next_time(self):
+        """Nothing in it has an earlier time than this; as `is_due` left it, it is exact or at least in the future."""
+        cdef int64_t least = self.place(&self.heap[0]) if self.heap_n else NEVER
+        return min(least, self.least_bound()) if self.runs else least
 
     cdef Py_ssize_t compact(self) except -1:
         """Close the gaps that removed items left in the ring, free what is spare; returns the bytes freed."""
@@ -352,7 +425,7 @@ cdef class Lane:
                     run.last, run.last_ordinal, run.last_place = offset, e.ordinal, entry_place(e)
                     self.pop()
                     return 0
-            run = Run(<SegmentMap>e.segment, self.priority, offset, offset, entry_place(e), entry_place(e), e.ordinal)
+            run = Run(<SegmentMap>e.segment, self.line, offset, offset, entry_place(e), entry_place(e), e.ordinal)
             self.runs.append(run)
         self.pop()
         return 0

@@ -13,6 +13,12 @@ cdef enum:
     SLOT_SIZE = 64
     FLAG_FRONT = 1
     FLAG_COPIED = 2
+    FLAG_DELAYED = 4     # the extension begins with the time at which it is due
+    FLAG_DEAD = 8        # the extension begins with the time at which it was given up
+    FLAG_MOVED = 16      # the extension ends with the address of the record in whose place this one stands
+    DELAYED_LINE = 256   # lines 0 to 255 are the priorities
+    DEAD_LINE = 257
+    LINES = 258
     KIND_RAW = 0
     KIND_STR = 1
 
@@ -44,6 +50,22 @@ cdef inline uint64_t record_size(uint64_t length) noexcept nogil:
 
 cdef inline int64_t place_of(const RecordHeader *h) noexcept nogil:
     return -<int64_t>h.sequence if h.flags & FLAG_FRONT else <int64_t>h.sequence
+
+
+cdef inline uint16_t line_of(const RecordHeader *h) noexcept nogil:
+    """The line in whose index the record stands: its priority, or one of the two that are ordered by time."""
+    if h.flags & (FLAG_DELAYED | FLAG_DEAD) and h.extension and 8 * <uint32_t>h.extension <= h.length:
+        return DELAYED_LINE if h.flags & FLAG_DELAYED else DEAD_LINE
+    return h.priority
+
+
+cdef inline int64_t place_in_line(const RecordHeader *h, const uint8_t *body) noexcept nogil:
+    """Its place there; `body` is what follows the header, and holds at least 8 bytes if the line is ordered by time."""
+    cdef int64_t time
+    if line_of(h) < DELAYED_LINE:
+        return place_of(h)
+    memcpy(&time, body, 8)
+    return time
 
 
 cdef inline void seal_header(RecordHeader *h, uint32_t salt, uint64_t offset) noexcept nogil:

@@ -10,6 +10,9 @@ def read_payload(read_into: Callable[[memoryview, int], int], offset: int, lengt
 def check_words(area: Buffer, salt: int, first: int = 0, domain: int = 0) -> tuple[int, int]:
     """(marks set, words that do not check)."""
 
+def count_marked(area: Buffer, salt: int, start: int, offsets: array[int]) -> int:
+    """How many of the records at these offsets (array 'I', in units of 8) carry their mark."""
+
 @final
 class Scan:
     """What `scan` found. Offsets count from the start of the file."""
@@ -40,11 +43,14 @@ class Scan:
         """Where an incomplete batch at the end begins; 0 if none does."""
 
 def scan(data: Buffer, salt: int, start: int, base: int, payloads: bool = True, resume_below: int = 0) -> Scan: ...
-def build_index(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int], int, int, int, int, int, int]]:
-    """For each priority: (priority, offsets in units of 8, first place, last place, payload bytes, greatest expiry, count without expiry, least sequence)."""
+def build_index(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int], int, int, int, int, int, int, int]]:
+    """For each line: (line, offsets in units of 8, first place, last place, payload bytes, greatest expiry, count without expiry, least sequence, greatest sequence)."""
 
 def split_lanes(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int]]]:
     """For each priority: (priority, offsets in units of 8), in log order."""
+
+def moved_records(data: Buffer, base: int, records: array[int]) -> list[tuple[int, bytes, int, int]]:
+    """Those that have moved: (offset, id, number of the segment where it was, offset there)."""
 
 def copy_records(
     data: Buffer, base: int, salt: int, offsets: array[int], new_salt: int, new_offset: int

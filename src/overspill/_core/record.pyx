@@ -83,6 +83,27 @@ def check_words(const uint8_t[::1] area not None, uint32_t salt, uint32_t first=
     return marks, rotten
 
 
+def count_marked(const uint8_t[::1] area not None, uint32_t salt, uint64_t start, offsets not None):
+    """How many of the records at these offsets (array 'I', in units of 8) carry their mark in the settle-mark area of a segment whose records begin at `start`."""
+    cdef const uint32_t[::1] at = offsets
+    cdef Py_ssize_t i
+    cdef uint64_t slot, words = area.shape[0] // 8
+    cdef uint32_t low, check
+    cdef uint64_t marked = 0
+    if words == 0 or at.shape[0] == 0:
+        return 0
+    with nogil:
+        for i in range(at.shape[0]):
+            slot = (<uint64_t>at[i] * 8 - start) // SLOT_SIZE
+            if slot >> 5 >= words:
+                continue
+            memcpy(&low, &area[0] + 8 * (slot >> 5), 4)
+            memcpy(&check, &area[0] + 8 * (slot >> 5) + 4, 4)
+            if low >> (slot & 31) & 1 and check == crc32c_pair(salt, low, <uint32_t>(slot >> 5)):
+                marked += 1
+    return marked
+
+
 cdef class Scan:
     """What a scan found: see the attributes' comments in the stub. Offsets count from the start of the file."""
     cdef readonly uint64_t end            # behind the last good record
@@ -212,31 +233,32 @@ cdef uint64_t _synced_behind(const uint8_t *p, uint64_t at, uint64_t size, uint3
 cdef struct Place:
     int64_t place
     uint32_t offset8
-    uint32_t priority
+    uint32_t line
 
 
 cdef int _by_lane_and_place(const void *a, const void *b) noexcept nogil:
     cdef const Place *x = <const Place *>a
     cdef const Place *y = <const Place *>b
-    if x.priority != y.priority:
-        return -1 if x.priority < y.priority else 1
+    if x.line != y.line:
+        return -1 if x.line < y.line else 1
     if x.place != y.place:
         return -1 if x.place < y.place else 1
-    return 0
+    return -1 if x.offset8 < y.offset8 else 1   # two items may be due at the same time
 
 
 def build_index(const uint8_t[::1] data not None, uint64_t base, records not None):
-    """Order the given records of a segment by priority and place.
+    """Order the given records of a segment by line and place.
 
     `records` is an array 'Q' of file offsets whose headers have been checked; `data` holds the file from offset `base`. Returns a list of
-    (priority, offsets in units of 8 as an array 'I', first place, last place, payload bytes, greatest expiry, count without expiry, least sequence), lowest priority first.
+    (line, offsets in units of 8 as an array 'I', first place, last place, payload bytes, greatest expiry, count without expiry, least sequence, greatest sequence), lowest
+    line first.
     """
     cdef const uint64_t[::1] offsets = records
     cdef Py_ssize_t i, j, k, n = offsets.shape[0]
     cdef Place *places
     cdef RecordHeader h
     cdef const uint8_t *p
-    cdef uint64_t payload_bytes, least_sequence
+    cdef uint64_t payload_bytes, least_sequence, greatest_sequence, end = base + <uint64_t>data.shape[0]
     cdef int64_t greatest_expiry
     cdef uint32_t without_expiry
     cdef unsigned int[::1] view
@@ -249,14 +271,16 @@ def build_index(const uint8_t[::1] data not None, uint64_t base, records not Non
     lanes = []
     try:
         for i in range(n):
-            if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
+            if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > end:
                 raise ValueError("an offset lies outside the data")
         with nogil:
             for i in range(n):
                 memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
-                places[i].place = place_of(&h)
+                if offsets[i] + RECORD_HEADER_SIZE + 8 > end:
+                    h.extension = 0   # cut off, so that its place could not be read
+                places[i].place = place_in_line(&h, p + offsets[i] + RECORD_HEADER_SIZE)
                 places[i].offset8 = <uint32_t>(offsets[i] >> 3)
-                places[i].priority = h.priority
+                places[i].line = line_of(&h)
             for i in range(1, n):
                 if _by_lane_and_place(&places[i - 1], &places[i]) > 0:
                     qsort(places, n, sizeof(Place), _by_lane_and_place)
@@ -264,12 +288,13 @@ def build_index(const uint8_t[::1] data not None, uint64_t base, records not Non
         i = 0
         while i < n:
             k = i
-            payload_bytes, greatest_expiry, without_expiry, least_sequence = 0, 0, 0, <uint64_t>-1
+            payload_bytes, greatest_expiry, without_expiry, least_sequence, greatest_sequence = 0, 0, 0, <uint64_t>-1, 0
             with nogil:
-                while k < n and places[k].priority == places[i].priority:
+                while k < n and places[k].line == places[i].line:
                     memcpy(&h, p + <uint64_t>places[k].offset8 * 8, RECORD_HEADER_SIZE)
                     payload_bytes += h.raw_length
                     least_sequence = min(least_sequence, h.sequence)
+                    greatest_sequence = max(greatest_sequence, h.sequence)
                     if h.expiry_ns == 0:
                         without_expiry += 1
                     elif h.expiry_ns > greatest_expiry:
@@ -280,11 +305,33 @@ def build_index(const uint8_t[::1] data not None, uint64_t base, records not Non
             with nogil:
                 for j in range(i, k):
                     view[j - i] = places[j].offset8
-            lanes.append((places[i].priority, entries, places[i].place, places[k - 1].place, payload_bytes, greatest_expiry, without_expiry, least_sequence))
+            lanes.append((
+                places[i].line, entries, places[i].place, places[k - 1].place, payload_bytes, greatest_expiry, without_expiry, least_sequence, greatest_sequence,
+            ))
             i = k
     finally:
         free(places)
     return lanes
+
+
+def moved_records(const uint8_t[::1] data not None, uint64_t base, records not None):
+    """Those of the given records that have moved: [(offset, id, number of the segment where it was, offset there)]. `data` holds the file from offset `base`."""
+    cdef const uint64_t[::1] offsets = records
+    cdef Py_ssize_t i
+    cdef uint64_t body, end = base + <uint64_t>data.shape[0], number, offset
+    cdef RecordHeader h
+    found = []
+    for i in range(offsets.shape[0]):
+        if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > end:
+            raise ValueError("an offset lies outside the data")
+        memcpy(&h, &data[0] + (offsets[i] - base), RECORD_HEADER_SIZE)
+        body = 8 * <uint64_t>h.extension
+        if not h.flags & FLAG_MOVED or body < 16 or body > h.length or offsets[i] + RECORD_HEADER_SIZE + body > end:
+            continue
+        memcpy(&number, &data[0] + (offsets[i] - base) + RECORD_HEADER_SIZE + body - 16, 8)
+        memcpy(&offset, &data[0] + (offsets[i] - base) + RECORD_HEADER_SIZE + body - 8, 8)
+        found.append((offsets[i], PyBytes_FromStringAndSize(<char *>h.id, 16), number, offset))
+    return found
 
 
 def copy_records(const uint8_t[::1] data not None, uint64_t base, uint32_t salt, offsets not None, uint32_t new_salt, uint64_t new_offset):
@@ -369,7 +416,7 @@ def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not Non
     with nogil:
         for i in range(n):
             memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
-            if not h.flags & FLAG_FRONT:
+            if not h.flags & FLAG_FRONT and line_of(&h) < DELAYED_LINE:
                 counts[h.priority] += 1
     lanes = []
     for priority in range(256):
@@ -381,7 +428,7 @@ def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not Non
     with nogil:
         for i in range(n):
             memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
-            if not h.flags & FLAG_FRONT:
+            if not h.flags & FLAG_FRONT and line_of(&h) < DELAYED_LINE:
                 at[h.priority][0] = <uint32_t>(offsets[i] >> 3)
                 at[h.priority] += 1
     return lanes
@@ -402,7 +449,7 @@ def parse_header(const uint8_t[::1] data not None, uint64_t at, uint32_t salt, u
         "length": h.length, "sequence": h.sequence, "id": PyBytes_FromStringAndSize(<char *>h.id, 16), "enqueued_ns": h.enqueued_ns,
         "expiry_ns": h.expiry_ns, "raw_length": h.raw_length, "payload_crc": h.payload_crc, "synced": h.synced,
         "batch_left": h.batch_left, "priority": h.priority, "flags": h.flags, "codec": h.codec, "kind": h.kind,
-        "attempts": h.attempts, "extension": h.extension, "place": place_of(&h),
+        "attempts": h.attempts, "extension": h.extension, "place": place_of(&h), "line": line_of(&h),
     }
 
 

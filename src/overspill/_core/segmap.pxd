@@ -43,7 +43,7 @@ cdef class SegmentMap:
     cdef uint8_t *body                   # so that body + offset is the byte at that file offset; NULL unless open for appending
     cdef uint64_t body_mapped
     cdef Pages pages
-    cdef uint64_t lanes_seen[4]
+    cdef uint64_t lanes_seen[5]          # the lines that have their place in the directory
     cdef SegmentMap twin                 # compaction: the segment that this one's records have been copied to
     cdef object copies                   # arrays 'Q': their offsets here, ascending, and there
     cdef object touched                  # bytearray: which pages of the attempt counts are backed

@@ -12,7 +12,7 @@ Invariants: nothing is stored behind `populated` (I5: no store may meet an unbac
 aligned store (I6); `tail` moves only after a record is complete (I4).
 """
 from libc.errno cimport EINTR, EINVAL, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -20,7 +20,7 @@ from cpython.exc cimport PyErr_SetFromErrno
 from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
 
 from .record cimport (
-    RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, record_size, header_checks, seal_header, store_header,
+    LINES, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, record_size, header_checks, seal_header, store_header,
 )
 
 from array import array
@@ -456,13 +456,15 @@ cdef class SegmentMap:
         self.limit = self.records_start
         self.stop_backing()
 
-    def admit_priority(self, uint8_t priority):
-        """Reserve the directory entry of a priority; False if there is no room left for it."""
-        if self.lanes_seen[priority >> 6] >> (priority & 63) & 1:
+    def admit_line(self, uint16_t line):
+        """Reserve the directory entry of a line; False if there is no room left for it."""
+        if line >= LINES:
+            raise ValueError("there is no such line")
+        if self.lanes_seen[line >> 6] >> (line & 63) & 1:
             return True
         if self.tail + 64 + 4 > self.limit:
             return False
-        self.lanes_seen[priority >> 6] |= <uint64_t>1 << (priority & 63)
+        self.lanes_seen[line >> 6] |= <uint64_t>1 << (line & 63)
         self.limit -= 64
         return True
 

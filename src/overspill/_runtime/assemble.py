@@ -17,6 +17,7 @@ from typing import Any
 from .._core.lane import Run, lane_over
 from .._core.limiter import Limiter
 from .._engine.leases import Leases
+from .._store import layout
 from .._store.files import Disk
 from .._store.folder import FolderLock, Quarantine
 from .._store.log import Log, NoRoom
@@ -27,6 +28,7 @@ from ..serializers import resolve
 from ..stats import REFUSALS, QueueStats
 from .clock import Clock, SystemClock
 from .commit import GroupCommit
+from .dead_letters import DeadLetters
 from .gate import Gate
 from .keeping import Keeping
 from .pump import the_pump
@@ -57,6 +59,8 @@ class Assembled(Keeping):
         self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), lambda: len(self))
         self._makers = Waiters(lambda n: setattr(self, "_n_makers", n), lambda: True)
         self._leases = Leases()
+        self._deaths, self._exhausted, self._heartbeats = {}, [], {}
+        self._dead_letters = DeadLetters(self)
         self._limiter = Limiter(options.rate_limit) if options.rate_limit is not None else None
         self._dropped, self._refused = Counter(), dict.fromkeys(REFUSALS, 0)
         self._to_tell = deque()
@@ -89,6 +93,9 @@ class Assembled(Keeping):
         self._tail.allow(self._plain_items)
         if self._ttl_ns:
             self._plan_sweep()
+        with self._head:
+            self._promote_due()
+        self._plan_due()
         _open_queues.add(self)
 
     def _open_folder(self, options: Options, disk_class: type[Disk], plain: bool | None) -> None:
@@ -118,17 +125,21 @@ class Assembled(Keeping):
     def _take_over(self, found: Recovered) -> None:
         """Hand what recovery found to the lines: one run for each segment and priority."""
         self._next_sequence = max(1, found.next_sequence)
+        self._count_waiting(found.report.items)
+        self._count_in(layout.DELAYED_LINE, found.report.delayed)
+        self._count_in(layout.DEAD_LINE, found.report.dead_letters)
         lanes: dict[int, list[Run]] = {}
         for segment in found.segments:
             if segment.map.live == 0:
                 continue
-            self._count_waiting(segment.map.live)
-            for priority, entry in segment.directory.items():
-                lanes.setdefault(priority, []).append(Run(segment.map, priority, 0, 0, entry.first_place, entry.last_place))
+            self._list(segment)
+            for line, entry in segment.directory.items():
+                if line < layout.DELAYED_LINE:
+                    lanes.setdefault(line, []).append(Run(segment.map, line, 0, 0, entry.first_place, entry.last_place))
         for priority, runs in lanes.items():
             ordered = all(a.last_place < b.bound for a, b in zip(runs, runs[1:], strict=False))
             self._recovered_runs(priority, runs, not ordered)
-        self._n_recovered = len(self)
+        self._n_recovered = len(self) + self._delayed + self._dead
 
     _n_recovered: int = 0
     _opened_ns: int = 0
@@ -212,6 +223,7 @@ class Assembled(Keeping):
         for claim in [self._leases.end(token) for token in list(self._leases._held)]:
             if claim is not None:
                 self._give_back(claim, False)
+        self._bury_all_exhausted()
         self._stage_all()
         self._tail_map = None
         log.close(self._next_sequence)
@@ -276,6 +288,11 @@ class Assembled(Keeping):
         """What opening found: items, segments scanned, torn bytes cut, quarantined. None for a queue without a disk."""
         return self._recovery
 
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What ran out of attempts or was rejected, with the reason; `.replay()` puts it back."""
+        return self._dead_letters
+
     def stats(self) -> QueueStats:
         """The queue's accounts, as one frozen `QueueStats`."""
         with self._tail, self._head:
@@ -283,12 +300,12 @@ class Assembled(Keeping):
             disk_bytes = log.used_bytes if log is not None else 0
             oldest_ns = self._oldest_enqueued_ns() if log is None or self._state == "closed" or log.broken is not None else self._oldest_cold_ns()
             return QueueStats(
-                name=self._options.name, waiting=len(self), in_flight=len(self._out), memory_items=self._resident, memory_bytes=self._resident_bytes,
+                name=self._options.name, waiting=len(self), in_flight=len(self._out), memory_items=self.memory_size, memory_bytes=self._resident_bytes,
                 disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
                 disk_ratio=disk_bytes / log.max_bytes if log is not None else 0.0, pressure=self.pressure,
                 enqueued=self._n_enqueued + self._dropped_unseen, dequeued=self._n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,
                 expired=self._n_expired, dropped=dict(self._dropped), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
-                recovered=self._n_recovered, spilled=self._n_spilled, delayed=0,
+                recovered=self._n_recovered, spilled=self._n_spilled, delayed=self._delayed, dead_letters=self._dead,
                 oldest_age=None if not oldest_ns else max(0.0, (self._now_ns() - oldest_ns) / 1e9),
                 segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
                 sync_seconds_last=latency.last, sync_seconds_max=latency.longest, sync_seconds_total=latency.total, recovery=self._recovery,

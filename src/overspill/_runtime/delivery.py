@@ -6,7 +6,29 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "Heartbeat"]
+
+
+class Heartbeat:
+    """Extends a lease while a block runs; see `Delivery.heartbeat`."""
+
+    __slots__ = ("_every", "_queue", "_token", "lost")
+
+    def __init__(self, queue: Any, token: int, every: float | timedelta | None) -> None:
+        self._queue = queue
+        self._token = token
+        self._every = every
+        self.lost = False
+        """Whether the lease ended although it was to be extended: somebody else may have the item by now."""
+
+    def __enter__(self) -> Heartbeat:
+        self._queue._begin_heartbeat(self._token, self._every, self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._queue._end_heartbeat(self._token)
+        if self.lost and kind is None:
+            self._queue._end_lease(self._token, "the end of the heartbeat")
 
 
 class Delivery:
@@ -42,13 +64,32 @@ class Delivery:
         self._ended = True
 
     def nack(self, delay: float | timedelta = 0, *, error: BaseException | str | None = None) -> None:
-        """Not done: the item goes back to its old place. Raises `LeaseExpired` if the lease had ended."""
+        """Not done: the item goes back to its old place, with a `delay` once so many seconds have passed.
+
+        If this was its last attempt (`max_attempts`), it becomes a dead letter, and `error` says why. Raises `LeaseExpired` if the lease had ended.
+        """
         self._queue._nack(self._token, delay, error)
+        self._ended = True
+
+    def reject(self, error: BaseException | str | None = None) -> None:
+        """Not done, and another attempt would be in vain: the item becomes a dead letter at once. Raises `LeaseExpired` if the lease had ended."""
+        self._queue._reject(self._token, error)
         self._ended = True
 
     def extend(self, seconds: float | timedelta) -> None:
         """Hold it for this long from now. Raises `LeaseExpired` if the lease had ended."""
         self._queue._extend(self._token, seconds)
+
+    def heartbeat(self, every: float | timedelta | None = None) -> Heartbeat:
+        """Hold the item for as long as a block takes, by extending the lease `every` so many seconds (default: a third of `lease_timeout`)::
+
+            with q.lease() as delivery, delivery.heartbeat():
+                transcode(delivery.item)
+
+        The queue's background thread does it; the block need do nothing. A block that hangs keeps its item until the process ends. Where the lease was lost all the same (the process
+        was stopped for longer than `lease_timeout`), the end of the block raises `LeaseExpired`.
+        """
+        return Heartbeat(self._queue, self._token, every)
 
     def __enter__(self) -> Delivery:
         return self

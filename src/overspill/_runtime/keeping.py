@@ -9,11 +9,12 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from .._core.lane import Run
 from .._core.segmap import SegmentMap
-from .._store import compaction
+from .._store import compaction, layout
 from .._store.segment import Segment
 from ..errors import InvalidOption
 from .spilling import Spilling
@@ -85,7 +86,8 @@ class Keeping(Spilling, Taking):
         finally:
             self._log.count_other_bytes(self._quarantine.bytes_held() - before)
         if what != "stretch":  # those are counted when the whole segment has been read
-            self._count_waiting(-1)
+            lines = [lane.line for lane in self._timed_lanes() if segment.lists(lane.line, offset)]
+            self._count_in(lines[0] if lines else 0, -1)
             self._n_quarantined += 1
         import logging
 
@@ -121,7 +123,9 @@ class Keeping(Spilling, Taking):
             self._sync_if_due(now, due)
             self._compact_if_due(now, due)
             self._log.limit_descriptors()
+        self._beat(now, due)
         self._end_leases(now, due)
+        self._let_in(now, due)
         self._sweep(now, due)
         self._wake_if_closing()
         self._tell()
@@ -152,10 +156,37 @@ class Keeping(Spilling, Taking):
         if now < self._seal_due:
             due.append(self._seal_due)
             return
-        if self._log.seal_next(self._next_sequence):
+        if self._seal_one():
             due.append(now)
         else:
             self._seal_due = None
+
+    def _seal_one(self) -> bool:
+        """Seal the oldest rolled segment that still holds something; False if there is none."""
+        assert self._log is not None
+        sealed = self._log.seal_next(self._next_sequence)
+        self._list_sealed()
+        return sealed is not None
+
+    def _list_sealed(self) -> None:
+        """What was sealed has its part of the lines ordered by time in its index: let them read it there, and forget what they have in memory of it."""
+        if not any(lane.heap_n for lane in self._timed_lanes()):
+            return
+        assert self._log is not None
+        for segment in self._log.in_order():
+            if segment.footer is not None and not segment.listed and not segment.retired:
+                with self._head:
+                    self._list(segment)
+
+    def _list(self, segment: Segment) -> None:
+        """As `_list_sealed`, of one segment. Caller holds the head. A record that has moved away and is not marked yet would be listed again (I12): then later."""
+        if segment.listed or segment.moving:
+            return
+        segment.listed = True
+        for line in (layout.DELAYED_LINE, layout.DEAD_LINE):
+            entry = segment.directory.get(line)
+            if entry is not None:
+                self._listed_by_run(line, Run(segment.map, line, 0, 0, entry.first_place, entry.last_place))
 
     def _sync_if_due(self, now: float, due: list[float]) -> None:
         assert self._log is not None
@@ -166,9 +197,10 @@ class Keeping(Spilling, Taking):
             return
         self._sync_due = None
         # What was rolled meanwhile is sealed rather than synced: that comes to the same, and unmaps it first.
-        while self._log.seal_next(self._next_sequence):
+        while self._seal_one():
             pass
         self._timed_sync()
+        self._list_sealed()
         if self._log.next_number == self._last_number:
             self._log.drop_spares()  # nothing was rolled for a while: nobody needs them
         self._last_number = self._log.next_number
@@ -194,6 +226,7 @@ class Keeping(Spilling, Taking):
 
     def _end_leases(self, now: float, due: list[float]) -> None:
         self._end_overdue()
+        self._bury_exhausted()
         self._keep_to_budget()
         deadline = self._leases.next_deadline()
         self._lease_wake = float("inf") if deadline is None else deadline
@@ -251,15 +284,16 @@ class Keeping(Spilling, Taking):
         now = self._now_ns()
         for segment in self._log.in_order():
             footer = segment.footer
-            if footer is None or footer.count == 0 or footer.without_expiry or footer.greatest_expiry_ns > now:
+            if footer is None or footer.count == 0 or footer.without_expiry or footer.greatest_expiry_ns > now or segment.moving:
                 continue
             with self._head:
                 if self._uses(segment.map) or any(self._locate(claim)[0] is segment.map for claim in self._leases.claims()) or self._out:
                     continue
                 self._drop_runs(segment.map)
-                live = segment.map.live
+                live, delayed = segment.map.live, segment.waiting_in(layout.DELAYED_LINE)
                 segment.map.live = 0
-                self._count_waiting(-live)
+                self._count_waiting(delayed - live)
+                self._count_in(layout.DELAYED_LINE, -delayed)
                 self._n_expired += live
                 n += live
             self._log.emptied[segment.number] = segment
@@ -282,7 +316,7 @@ class Keeping(Spilling, Taking):
         n = 0
         with self._head:
             reading = self._begin_reading()
-            cursors = [([run.clone() for run in lane.runs], lane.merge) for lane in self._lanes()]
+            cursors = [([run.clone() for run in lane.runs], lane.merge) for lane in [*self._lanes(), *self._timed_lanes()]]
         for runs, merge in cursors:
             for claim in self._in_runs(runs, merge):
                 if condition(claim):
@@ -325,7 +359,7 @@ class Keeping(Spilling, Taking):
             return 0
         before = self._log.used_bytes
         self.cleanup()
-        while self._log.seal_next(self._next_sequence):
+        while self._seal_one():
             pass
         while self._compact_step(0.5):
             pass
@@ -353,13 +387,17 @@ class Keeping(Spilling, Taking):
                 if self._state == "closed":
                     merger.new.close()
                     self._refuse(taking=True)
-                if len(self._cursors) or any(segment.retired for segment in group):
-                    log.discard(merger.new)  # somebody iterates over these runs, or has emptied one: another time
+                for segment in group:
+                    self._list(segment)
+                if len(self._cursors) or any(segment.retired or segment.moving for segment in group):
+                    log.discard(merger.new)  # somebody iterates over these runs, has emptied one, or moved something out of it: another time
                     return False
                 lines = [(lane, self._runs_on_copy(lane, merger)) for lane in self._lanes()]
+                lines += [(lane, self._timed_runs_on_copy(lane, merger)) for lane in self._timed_lanes()]
+                merger.new.listed = True
                 compaction.publish(log, merger)
                 for lane, runs in lines:
-                    self._replace_runs(lane.priority, runs)
+                    self._replace_runs(lane.line, runs)
             if merger.new.map.live == 0:
                 self._emptied(merger.new.map)
             return True
@@ -381,13 +419,23 @@ class Keeping(Spilling, Taking):
         return runs
 
     @staticmethod
+    def _timed_runs_on_copy(lane: Any, merger: compaction.Merger) -> list[Run | None]:
+        """A line ordered by time has one run over all that the copy lists."""
+        old = {segment.map for segment in merger.old}
+        runs: list[Run | None] = [run for run in lane.runs if run.map not in old]
+        entry = merger.new.directory.get(lane.line)
+        if entry is not None:
+            runs.append(Run(merger.new.map, lane.line, 0, 0, entry.first_place, entry.last_place))
+        return runs
+
+    @staticmethod
     def _run_on_copy(run: Run, segment: Segment, merger: compaction.Merger) -> Run | None:
         here, there = merger.moved[segment.number]
         copied = dict(zip(here, there, strict=True))
         order: list[int] = []
         position = 0
         while True:
-            position, window, _ = segment.offsets(run.priority, position, 0)
+            position, window, _ = segment.offsets(run.line, position, 0)
             if not window:
                 break
             order.extend(8 * offset for offset in window)
@@ -400,7 +448,7 @@ class Keeping(Spilling, Taking):
         left = [copied[offset] for offset in stretch if offset in copied and not segment.map.settled(offset)]
         if not left:
             return None
-        return Run(merger.new.map, run.priority, left[0], left[-1], run.bound, run.last_place, run.last_ordinal)
+        return Run(merger.new.map, run.line, left[0], left[-1], run.bound, run.last_place, run.last_ordinal)
 
     def _allow_disk(self, nbytes: int) -> None:
         """From now on the folder may take so much; whoever waits for room looks again."""
@@ -409,14 +457,11 @@ class Keeping(Spilling, Taking):
         self._makers.wake_all()
 
     def clear(self) -> int:
-        """Remove everything that waits, as durably as the queue promises; returns how many items. Leased ones stay."""
+        """Remove everything that waits, in line or for its time, as durably as the queue promises; returns how many items. Leased ones and dead letters stay."""
         self._refuse(taking=True)
         n = 0
         with self._head:
-            while True:
-                claim = self._claim()
-                if claim is None:
-                    break
+            while (claim := self._claim() or self._claim_from(layout.DELAYED_LINE, unread=True)) is not None:
                 self._settle(claim)
                 n += 1
         self._cleared += n
@@ -426,7 +471,7 @@ class Keeping(Spilling, Taking):
         return n
 
     def remove_where(self, predicate: Callable[[Any], bool]) -> int:
-        """Remove every waiting item for which `predicate(item)` is true, as durably as the queue promises; returns how many.
+        """Remove every item, in line or waiting for its time, for which `predicate(item)` is true, as durably as the queue promises; returns how many.
 
         The predicate runs outside any lock; items that leave meanwhile are left alone.
         """
@@ -435,11 +480,11 @@ class Keeping(Spilling, Taking):
             raise InvalidOption("predicate", predicate, "a callable that takes an item")
         n = 0
         now = self._now_ns()
-        for claim in self._waiting_claims():
+        for claim in chain(self._waiting_claims(), self._timed_claims(layout.DELAYED_LINE)):
             if (claim.expiry_ns and claim.expiry_ns <= now) or not predicate(self._item_of(claim)):
                 continue
             with self._head:
-                pulled = self._pull_out(claim.priority, claim.sequence)
+                pulled = self._pull_out(claim.priority, claim.sequence) or self._pull_out(layout.DELAYED_LINE, claim.sequence)
                 if pulled is not None:
                     self._settle(pulled)
                 elif not self._remove_cold(claim):

@@ -74,6 +74,8 @@ class Parts(HotQueue):
     """Calls that raised, by reason: one for each of `REFUSALS` from the start. Off the hot way: whatever refuses, does so in Python."""
     _to_tell: deque[Callable[[], object]]
     _pid: int
+    _due_planned: int
+    """The wall-clock time (ns) for which the pump has an appointment."""
     _cursors: WeakSet[Reading]
     """Who reads, or will read, through copies of runs: compaction leaves the segments alone as long as there is one."""
 
@@ -89,6 +91,12 @@ class Parts(HotQueue):
         raise NotImplementedError
 
     def _spill_to(self, items: int, nbytes: int) -> int:
+        raise NotImplementedError
+
+    def _fold_stubs(self, priority: int) -> None:
+        raise NotImplementedError
+
+    def _plan_due(self) -> None:
         raise NotImplementedError
 
     # --- who may call

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from .._core.hot import Parcel
+from .._core.hot import Claim, Parcel
 from .._core.record import record_length
+from .._store import layout
 from .._store.log import NoRoom
 from .._store.segment import Segment
 from ..codecs import compress
@@ -49,26 +50,26 @@ class Putting(Parts):
     def _enqueueing(self, item: Any, priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> Steps[None]:
         self._refuse(taking=False)
         promise = self._promise(durability)
-        parcel = self._pack(item, self._level(priority), self._expiry(ttl))
-        yield from self._putting([parcel], promise, self._deadline(timeout), self._delay(delay))
+        parcel = self._pack(item, self._level(priority), self._expiry(ttl), self._due(delay))
+        yield from self._putting([parcel], promise, self._deadline(timeout))
 
     def _enqueueing_batch(self, items: Iterable[Any], priority: Any, ttl: Any, delay: Any, durability: Any, timeout: Any) -> Steps[None]:
         self._refuse(taking=False)
         promise = self._promise(durability)
-        level, expiry = self._level(priority), self._expiry(ttl)
-        if ttl is None and not delay and promise == self._options.durability and self._batch_as_it_is(items, level):
+        level, expiry, due_ns = self._level(priority), self._expiry(ttl), self._due(delay)
+        if ttl is None and not due_ns and promise == self._options.durability and self._batch_as_it_is(items, level):
             if self._is_power(promise):
                 yield from self._covering()
             return
-        parcels = [self._pack(item, level, expiry) for item in items]
+        parcels = [self._pack(item, level, expiry, due_ns) for item in items]
         if parcels:
-            yield from self._putting(parcels, promise, self._deadline(timeout), self._delay(delay))
+            yield from self._putting(parcels, promise, self._deadline(timeout))
 
     def _enqueueing_front(self, item: Any, priority: int, ttl: float | timedelta | None) -> Steps[None]:
         self._refuse(taking=False)
         parcel = self._pack(item, self._level(priority), self._expiry(ttl))
         parcel.flags = _FRONT
-        yield from self._putting([parcel], self._options.durability, None, None)
+        yield from self._putting([parcel], self._options.durability, None)
 
     def _batch_as_it_is(self, items: Iterable[Any], level: int) -> bool:
         """A batch that the hot way declined only because the segment was full, or a sync must follow, goes that way all the same."""
@@ -99,7 +100,7 @@ class Putting(Parts):
             parcel.id, parcel.enqueued_ns, parcel.attempts = each.id or None, each.enqueued_ns, each.attempts  # type: ignore[assignment]
             parcels.append(parcel)
         if parcels:
-            blocking(self._putting(parcels, self._options.durability, None, None))
+            blocking(self._putting(parcels, self._options.durability, None))
 
     # --- arguments
 
@@ -113,13 +114,15 @@ class Putting(Parts):
         life_ns = self._ttl_ns if ttl is None else round(seconds("ttl", ttl, above_0=True) * 1e9)
         return self._now_ns() + life_ns if life_ns else 0
 
-    def _delay(self, delay: float | timedelta | None) -> float | None:
-        if delay is None:
-            return None
-        wait_s = seconds("delay", delay)
-        if wait_s:
-            raise InvalidOption("delay", delay, "None or 0: delayed delivery is not there yet")
-        return None
+    def _due(self, delay: float | timedelta | None) -> int:
+        """When an item enqueued now is to be in line, in wall-clock ns; 0 = at once."""
+        wait_s = 0.0 if delay is None else seconds("delay", delay)
+        if not wait_s:
+            return 0
+        due_ns = self._now_ns() + round(wait_s * 1e9)
+        if due_ns >= 1 << 63:
+            raise InvalidOption("delay", delay, "so short that it ends before the year 2262")
+        return int(due_ns)
 
     def _promise(self, durability: Durability | None) -> Durability:
         own = self._options.durability
@@ -136,7 +139,7 @@ class Putting(Parts):
     def _deadline(self, timeout: float | timedelta | None) -> float | None:
         return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
 
-    def _pack(self, item: Any, priority: int, expiry_ns: int) -> Parcel:
+    def _pack(self, item: Any, priority: int, expiry_ns: int, due_ns: int = 0) -> Parcel:
         """Encode, check, compress. The item's value is the one it has now: later changes to a list do not reach the queue."""
         try:
             kind, payload = self._codec.encode(item)
@@ -154,11 +157,15 @@ class Putting(Parts):
             smaller = compress(self._compression, payload)
             if smaller is not None:
                 codec, stored = self._compression, smaller
-        return Parcel(item if direct else payload, direct, kind, codec, stored, nbytes, priority, expiry_ns)
+        extension = layout.pack_extension(due_ns=due_ns) if due_ns else b""
+        parcel = Parcel(item if direct else payload, direct, kind, codec, extension + stored if extension else stored, nbytes, priority, expiry_ns)
+        if due_ns:
+            parcel.flags, parcel.extension, parcel.time_ns = layout.RECORD_FLAG_DELAYED, len(extension) // layout.PLACE_UNIT, due_ns
+        return parcel
 
     # --- admitting
 
-    def _putting(self, parcels: list[Parcel], promise: Durability, deadline: float | None, delay: float | None) -> Steps[None]:
+    def _putting(self, parcels: list[Parcel], promise: Durability, deadline: float | None) -> Steps[None]:
         yield from self._waiting_for_rate(len(parcels), deadline)
         try:
             try:
@@ -245,7 +252,7 @@ class Putting(Parts):
     def _could_ever_fit(self, parcels: list[Parcel], promise: Durability) -> bool:
         if self._log is not None:
             total = sum(record_length(len(parcel.payload)) for parcel in parcels)
-            return self._log.fits_ever(total, len(parcels), len({parcel.priority for parcel in parcels}))
+            return self._log.fits_ever(total, len(parcels), len({parcel.line for parcel in parcels}))
         return len(parcels) <= self._budget_items and sum(parcel.nbytes for parcel in parcels) <= self._budget_bytes
 
     def _drop(self, parcels: Sequence[Parcel], reason: str) -> None:
@@ -257,21 +264,25 @@ class Putting(Parts):
                 self._tell_later(lambda item=item: self._options.on_dropped(item, reason))  # type: ignore[misc]
 
     def _drop_oldest(self) -> bool:
-        """Give up the item that was enqueued first; False if there is none."""
+        """Give up the item in line that was enqueued first. If none is, the first dead letter; then the delayed item that is due first. False if there is nothing at all."""
         with self._head:
             priority = self._oldest_lane()
             claim = self._claim_from(priority) if priority >= 0 else None
+            claim = claim or self._claim_from(layout.DEAD_LINE) or self._claim_from(layout.DELAYED_LINE)
             if claim is None:
                 return False
             self._settle(claim)
             self._dropped["full_oldest"] += 1
-            if self._options.on_dropped is not None:
-                try:
-                    item = self._item_of(claim)
-                except Exception:
-                    item = None
-                self._tell_later(lambda: self._options.on_dropped(item, "full_oldest"))  # type: ignore[misc]
+            self._tell_dropped(claim, "full_oldest")
         return True
+
+    def _tell_dropped(self, claim: Claim, reason: str) -> None:
+        if self._options.on_dropped is not None:
+            try:
+                item = self._item_of(claim)
+            except Exception:
+                item = None
+            self._tell_later(lambda: self._options.on_dropped(item, reason))  # type: ignore[misc]
 
     # --- placing (the caller holds the tail)
 
@@ -296,6 +307,8 @@ class Putting(Parts):
             self._relieve()
         if self._n_takers:
             self._wake_taker()
+        if self._next_due < self._due_planned:
+            self._plan_due()
 
     def _make_room_in_memory(self, parcels: list[Parcel]) -> None:
         """A MEMORY queue spills before it takes more, so that a full disk refuses the new item and not an old one."""
@@ -319,7 +332,7 @@ class Putting(Parts):
         """Append the parcels to the log as one batch. They are numbered once it is sure that they fit."""
         assert self._log is not None
         total = sum(record_length(len(parcel.payload)) for parcel in parcels)
-        segment = self._tail_for(total, len(parcels), {parcel.priority for parcel in parcels})
+        segment = self._tail_for(total, len(parcels), {parcel.line for parcel in parcels})
         map = segment.map
         self._number(parcels)
         if map.plain or any(len(parcel.payload) > _SMALL_PAYLOAD for parcel in parcels):
@@ -327,14 +340,14 @@ class Putting(Parts):
         self._log.back(segment, map.tail + total)
         return segment, self._log_mapped(map, parcels)
 
-    def _tail_for(self, total: int, records: int, priorities: set[int]) -> Segment:
+    def _tail_for(self, total: int, records: int, lines: set[int]) -> Segment:
         """The active segment if the records fit, else the next."""
         assert self._log is not None
         self._log.refuse_if_broken()
         old = self._log.active
-        if old is not None and old.map.appendable and self._fits(old, total, records, priorities):
+        if old is not None and old.map.appendable and self._fits(old, total, records, lines):
             return old
-        segment = self._log.roll(total, records, len(priorities), self._next_sequence)
+        segment = self._log.roll(total, records, len(lines), self._next_sequence)
         self._tail_map = segment.map
         if old is not None and old.map.live == 0:
             self._emptied(old.map)  # its last items may have left during the roll, when the core still took it for the active one
@@ -344,14 +357,14 @@ class Putting(Parts):
             self._poke_at = 0  # the next hot enqueue has the pump make the segment after this one, once there is room
         if self._pump is not None:
             self._pump.back_pages()
-        if not self._fits(segment, total, records, priorities):
+        if not self._fits(segment, total, records, lines):
             raise AssertionError("I8: a fresh segment must have room for what it was made for")
         return segment
 
     @staticmethod
-    def _fits(segment: Segment, total: int, records: int, priorities: set[int]) -> bool:
+    def _fits(segment: Segment, total: int, records: int, lines: set[int]) -> bool:
         map = segment.map
-        return all(map.admit_priority(priority) for priority in priorities) and map.tail + total + 4 * records <= map.limit
+        return all(map.admit_line(line) for line in lines) and map.tail + total + 4 * records <= map.limit
 
     def _write_through_file(self, segment: Segment, parcels: list[Parcel], total: int) -> list[int]:
         """Large payloads, and everything on a plain file system: by `pwrite`, the first record last, each header after its payload."""

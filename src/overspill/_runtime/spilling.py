@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._core.hot import Parcel
+from .._store import layout
 from .._store.log import NoRoom
 from ..codecs import compress
 from ..errors import InvalidOption
 from ..options import OverflowStrategy, check_thresholds
-from .putting import Putting
+from .apart import Apart
 
 __all__ = ["Spilling"]
 
@@ -35,7 +36,7 @@ class _Subscription:
         self.crossed: set[float] = set()
 
 
-class Spilling(Putting):
+class Spilling(Apart):
     """The overflow strategies, the memory verbs, memory pressure."""
 
     _subscriptions: list[_Subscription]
@@ -62,8 +63,8 @@ class Spilling(Putting):
 
     @property
     def memory_size(self) -> int:
-        """Items resident in memory."""
-        return self._resident
+        """Items in line that are resident in memory."""
+        return self._resident - self._held
 
     @property
     def pressure(self) -> float:
@@ -124,8 +125,8 @@ class Spilling(Putting):
     def _spill_heap(self) -> int:
         unlogged = self._unlogged_heap()
         if unlogged is not None:
-            priority, description = unlogged
-            self._stage(priority, [description])
+            line, description = unlogged
+            self._stage(line, [description])
         return int(self._forget_heap())
 
     def _spill_largest(self) -> int:
@@ -150,8 +151,8 @@ class Spilling(Putting):
             self._by_size_upto = 0
         first_new = self._by_size_upto
         for lane in self._lanes():
-            for nbytes, sequence in self._ring_sizes(lane.priority, first_new):
-                heapq.heappush(self._by_size, (-nbytes, sequence, lane.priority))
+            for nbytes, sequence in self._ring_sizes(lane.line, first_new):
+                heapq.heappush(self._by_size, (-nbytes, sequence, lane.line))
         self._by_size_upto = self._next_sequence
 
     def _fold_stubs(self, priority: int) -> None:
@@ -195,9 +196,9 @@ class Spilling(Putting):
                     raise
                 batch = batch[: len(batch) // 2]
 
-    def _stage(self, priority: int, descriptions: Iterable[tuple[Any, ...]]) -> None:
+    def _stage(self, line: int, descriptions: Iterable[tuple[Any, ...]]) -> None:
         parcels = []
-        for sequence, item, direct, kind, nbytes, enqueued_ns, expiry_ns, id, attempts, flags in descriptions:
+        for sequence, item, direct, kind, nbytes, enqueued_ns, expiry_ns, id, attempts, flags, time_ns, priority in descriptions:
             if direct:
                 kind, payload = self._codec.encode(item)
             else:
@@ -207,15 +208,21 @@ class Spilling(Putting):
                 smaller = compress(self._compression, payload)
                 if smaller is not None:
                     codec, stored = self._compression, smaller
-            parcel = Parcel(item, direct, kind, codec, stored, nbytes, priority, expiry_ns)
+            extension = b""
+            if flags & layout.RECORD_FLAG_DELAYED:
+                extension = layout.pack_extension(due_ns=time_ns)
+            elif flags & layout.RECORD_FLAG_DEAD:
+                extension = layout.pack_extension(death=self._deaths.get(sequence))
+            parcel = Parcel(item, direct, kind, codec, extension + stored, nbytes, priority, expiry_ns)
             parcel.sequence, parcel.id, parcel.enqueued_ns = sequence, id, enqueued_ns
-            parcel.attempts, parcel.flags = attempts, flags
+            parcel.attempts, parcel.flags, parcel.extension = attempts, flags, len(extension) // layout.PLACE_UNIT
             parcels.append(parcel)
         if not parcels:
             return
         segment, offsets = self._write(parcels)
         for parcel, offset in zip(parcels, offsets, strict=True):
-            self._staged(priority, parcel.sequence, segment.map, offset, parcel.codec)
+            self._staged(line, parcel.sequence, segment.map, offset, parcel.codec)
+            self._deaths.pop(parcel.sequence, None)
         if not segment.map.dirty:
             self._dirtied(segment.map)
 

@@ -5,16 +5,20 @@ is interrupted or whose lease runs out goes back to its old place.
 """
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from .._core.hot import Claim
 from .._core.lane import lane_over
 from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
-from .delivery import Delivery
-from .parts import Parts, Reading, Restored
+from .apart import MAX_ATTEMPTS, REJECTED, Apart
+from .delivery import Delivery, Heartbeat
+from .parts import Reading, Restored
 from .waiting import Steps, blocking
 
 __all__ = ["Taking"]
@@ -26,7 +30,19 @@ _READ_BYTES = 65536
 """How much an iteration reads while it keeps others from reading: so many items, or up to one of so many bytes."""
 
 
-class Taking(Parts):
+def _text_of(error: BaseException | str | None) -> str:
+    """What is kept of an error."""
+    if error is None or isinstance(error, str):
+        return error or ""
+    if not isinstance(error, BaseException):
+        raise InvalidOption("error", error, "an exception, a str, or None")
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__name__
+
+
+class Taking(Apart):
     """`dequeue`, `dequeue_batch`, `lease`, `peek` where the hot way declined."""
 
     # --- dequeue
@@ -99,7 +115,7 @@ class Taking(Parts):
         """
         with self._takers.place() as place:
             while True:
-                if len(self):
+                if len(self) or self._is_due():
                     with self._head:
                         self._refuse(taking=True)
                         claim = self._claim()
@@ -194,7 +210,9 @@ class Taking(Parts):
     def _leasing(self, timeout: float | timedelta | None) -> Steps[Delivery]:
         self._refuse(taking=True)
         try:
-            delivery = yield from self._taking(self._until(timeout), self._deliver)
+            deadline = self._until(timeout)
+            while (delivery := (yield from self._taking(deadline, self._deliver))) is None:
+                self._bury_exhausted()
             if self._is_power():
                 yield from self._covering()
             return delivery
@@ -213,7 +231,11 @@ class Taking(Parts):
         try:
             while len(deliveries) < n:
                 try:
-                    deliveries.append((yield from self._taking(self._until(0) if deliveries else deadline, self._deliver)))
+                    delivery = yield from self._taking(self._until(0) if deliveries else deadline, self._deliver)
+                    if delivery is None:
+                        self._bury_exhausted()
+                    else:
+                        deliveries.append(delivery)
                 except QueueEmpty:
                     break
                 except (CorruptedData, UnknownFormat, QueueClosed):
@@ -226,7 +248,11 @@ class Taking(Parts):
         finally:
             self._tell()
 
-    def _deliver(self, claim: Claim) -> Delivery:
+    def _deliver(self, claim: Claim) -> Delivery | None:
+        """Enter the lease. None: the item has had all its attempts (the process ended in the last one), and is to be given up."""
+        if self._is_exhausted(claim):
+            self._exhausted.append((claim, "the process ended while the item was leased"))
+            return None
         item = self._decoded(claim)
         # The attempt is on record before the item is handed out: one that kills its consumer must not be tried for ever.
         attempts = self._count_attempt(claim)
@@ -282,6 +308,7 @@ class Taking(Parts):
             self._refuse(taking=True)
             self._end_overdue()
             self._settle(self._end_lease(token, "ack"), True)
+        self._bury_exhausted()
         if self._is_power():
             yield from self._covering()
         self._wake_if_closing()
@@ -289,17 +316,52 @@ class Taking(Parts):
         self._tell()
 
     def _nack(self, token: int, delay: float | timedelta, error: BaseException | str | None) -> None:
+        blocking(self._nacking(token, delay, error))
+
+    def _nacking(self, token: int, delay: float | timedelta, error: BaseException | str | None) -> Steps[None]:
         self._refuse(taking=True)
-        if seconds("delay", delay):
-            raise InvalidOption("delay", delay, "0: delayed return is not there yet")
-        with self._head:
-            self._refuse(taking=True)
-            self._end_overdue()
-            claim = self._end_lease(token, "nack")
-            self._n_redelivered += 1
-            self._return(claim)
+        wait_s, text = seconds("delay", delay), _text_of(error)
+        if not wait_s and self._options.max_attempts is None:
+            with self._head:
+                self._return(self._given_up(token, "nack"))
+        else:
+            with self._tail, self._head:  # it may have to be written
+                claim = self._given_up(token, "nack")
+                if self._is_exhausted(claim):
+                    self._bury(claim, MAX_ATTEMPTS, text)
+                elif wait_s:
+                    self._postpone(claim, wait_s)
+                else:
+                    self._return(claim)
+            if self._is_power():
+                yield from self._covering()
+        self._after_nack()
+
+    def _reject(self, token: int, error: BaseException | str | None) -> None:
+        blocking(self._rejecting(token, error))
+
+    def _rejecting(self, token: int, error: BaseException | str | None) -> Steps[None]:
+        self._refuse(taking=True)
+        text = _text_of(error)
+        with self._tail, self._head:
+            self._bury(self._given_up(token, "reject"), REJECTED, text)
+        if self._is_power():
+            yield from self._covering()
+        self._after_nack()
+
+    def _given_up(self, token: int, verb: str) -> Claim:
+        """The claim of a lease that ends without an ack."""
+        self._refuse(taking=True)
+        self._end_overdue()
+        claim = self._end_lease(token, verb)
+        self._n_redelivered += 1
+        return claim
+
+    def _after_nack(self) -> None:
+        self._bury_exhausted()
         self._wake_if_closing()
         self._keep_to_budget()
+        self._tell()
 
     def _keep_to_budget(self) -> None:
         """After something came back. Not under the head: spilling takes the tail, which comes first."""
@@ -322,13 +384,59 @@ class Taking(Parts):
             self._end_lease(token, "extend")
         if self._pump is not None:
             self._wake_for_leases(until)
+        self._bury_exhausted()
+
+    # --- heartbeats: one appointment for all of them, with the pump
+
+    _heartbeats: dict[int, tuple[float, float, Heartbeat]]
+    """By token: every how many seconds, when next, and whom to tell that the lease is lost."""
+
+    def _begin_heartbeat(self, token: int, every: float | timedelta | None, heartbeat: Heartbeat) -> None:
+        every_s = self._options.lease_timeout / 3 if every is None else seconds("every", every, above_0=True)
+        if every_s >= self._options.lease_timeout:
+            raise InvalidOption("every", every, f"less than lease_timeout={self._options.lease_timeout:g}: the lease would end between two beats")
+        if token in self._heartbeats:
+            raise InvalidOption("heartbeat", token, "one at a time for a lease")
+        self._extend(token, self._options.lease_timeout)
+        when = self._clock.monotonic() + every_s
+        self._heartbeats[token] = every_s, when, heartbeat
+        if self._pump is not None:
+            self._pump.at(when, self)
+
+    def _end_heartbeat(self, token: int) -> None:
+        self._heartbeats.pop(token, None)
+
+    def _beat(self, now: float, due: list[float]) -> None:
+        """The pump: extend the leases whose turn it is."""
+        for token, (every_s, when, heartbeat) in list(self._heartbeats.items()):
+            if when <= now:
+                with self._head:
+                    self._end_overdue()
+                    lost = not self._leases.extend(token, now + self._options.lease_timeout)
+                if lost:
+                    heartbeat.lost = self._heartbeats.pop(token, None) is not None
+                    continue
+                when = now + every_s
+                if token in self._heartbeats:
+                    self._heartbeats[token] = every_s, when, heartbeat
+            due.append(when)
 
     def _end_overdue(self) -> None:
-        """Leases end by the clock, whether or not the pump has come round: an ack that is late is late."""
+        """Leases end by the clock, whether or not the pump has come round: an ack that is late is late. Who has no attempt left is buried once the tail can be taken."""
         with self._head:
             for claim in self._leases.overdue(self._clock.monotonic()):
                 self._n_redelivered += 1
-                self._return(claim)
+                if self._is_exhausted(claim):
+                    self._exhausted.append((claim, "the lease ran out"))
+                else:
+                    self._return(claim)
+
+    def _cover_and_tell(self) -> None:
+        """What was done is as durable as the queue promises; then the callbacks."""
+        if self._is_power():
+            self._covered()
+        self._wake_if_closing()
+        self._tell()
 
     def _wake_if_closing(self) -> None:
         """The last lease may have ended, or the last item left: `close` and those who wait for an item want to know."""
@@ -373,11 +481,12 @@ class Taking(Parts):
     def _waiting_claims(self) -> Iterator[Claim]:
         """Copies of everything in line, in order. They must be neither settled nor given back."""
         with self._head:
+            self._promote_due()
             reading = self._begin_reading()
             parts = []
             for lane in self._lanes():
                 runs = [run.clone() for run in lane.runs]
-                parts.append((self._in_heap(lane.priority), runs, lane.merge, self._in_ring(lane.priority)))
+                parts.append((self._in_heap(lane.line), runs, lane.merge, self._in_ring(lane.line)))
         return self._claims_of(parts, reading)
 
     def _begin_reading(self) -> Reading:
@@ -389,13 +498,27 @@ class Taking(Parts):
     def _claims_of(self, parts: list[Any], reading: Reading) -> Iterator[Claim]:
         try:
             for heap, runs, merge, ring in parts:
-                for claim in heap:
-                    yield from self._still_there(claim)
-                yield from self._in_runs(runs, merge)
-                for claim in ring:
+                behind = chain(self._in_runs(runs, merge), chain.from_iterable(map(self._still_there, ring)))
+                for claim in heapq.merge(heap, behind, key=attrgetter("place")):
                     yield from self._still_there(claim)
         finally:
             self._cursors.discard(reading)  # takes no lock: a generator may be closed anywhere
+
+    def _timed_claims(self, line: int) -> Iterator[Claim]:
+        """Copies of everything in a line ordered by time, in order; as `_waiting_claims`."""
+        with self._head:
+            reading = self._begin_reading()
+            heap = self._in_heap(line)
+            runs = [run.clone() for lane in self._timed_lanes() if lane.line == line for run in lane.runs]
+        return self._timed_claims_of(heap, runs, reading)
+
+    def _timed_claims_of(self, heap: list[Claim], runs: list[Any], reading: Reading) -> Iterator[Claim]:
+        in_runs = (claim for claim in self._in_runs(runs, True) if claim.sequence not in self._departed)
+        try:
+            for claim in heapq.merge(heap, in_runs, key=attrgetter("time_ns")):
+                yield from self._still_there(claim)
+        finally:
+            self._cursors.discard(reading)
 
     def _still_there(self, claim: Claim) -> Iterator[Claim]:
         """A copy taken from memory may be a stub: read its payload, if it has not left meanwhile."""

@@ -63,7 +63,7 @@ def _left_bytes(segment: Segment) -> int:
 
 def _is_candidate(segment: Segment, share: float) -> bool:
     footer = segment.footer
-    if footer is None or segment.retired or segment.has_damage or segment.map.live == 0:
+    if footer is None or segment.retired or segment.has_damage or segment.moving or segment.map.live == 0:
         return False
     return segment.map.live <= share * footer.count and _left_bytes(segment) <= OUTPUT_MAX
 
@@ -73,9 +73,11 @@ def _may_follow(group: list[Segment], segment: Segment) -> bool:
         return True
     if sum(map(_left_bytes, group)) + _left_bytes(segment) > OUTPUT_MAX:
         return False
-    for priority, entry in segment.directory.items():
+    for line, entry in segment.directory.items():
+        if line >= layout.DELAYED_LINE:
+            continue  # ordered by time, and read as a whole
         for before in group:
-            other = before.directory.get(priority)
+            other = before.directory.get(line)
             if other is not None and other.last_place >= entry.first_place:
                 return False  # their lines interleave: a run over the copy would not be a stretch of either
     return True
@@ -90,7 +92,7 @@ def _is_worth_it(group: list[Segment]) -> bool:
 
 def _size_of_copy(group: list[Segment]) -> int:
     records = sum(segment.map.live for segment in group)
-    return size_for(sum(map(_left_bytes, group)), records, 256)
+    return size_for(sum(map(_left_bytes, group)), records, layout.LINES)
 
 
 class _Unfit(Exception):
@@ -113,7 +115,7 @@ def _copy(log: Log, group: list[Segment]) -> Merger | None:
     records = sum(len(offsets) for _, offsets in live)
     if records == 0:
         return None
-    size = size_for(sizes, records, 256)
+    size = size_for(sizes, records, layout.LINES)
     if not log.reserve(size):
         return None
     reserved = size
@@ -184,10 +186,10 @@ def _live_offsets(segment: Segment) -> array[int]:
     """Offsets of the records that are not settled, ascending."""
     segment.attach()
     found: list[int] = []
-    for priority in segment.directory:
+    for line in segment.directory:
         position = 0
         while True:
-            position, window, _ = segment.offsets(priority, position, 0)
+            position, window, _ = segment.offsets(line, position, 0)
             if not window:
                 break
             found.extend(8 * offset for offset in window if not segment.map.settled(8 * offset))

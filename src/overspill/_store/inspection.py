@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
-from .._core.record import build_index, parse_header, scan
+from .._core.record import build_index, count_marked, parse_header, scan
 from ..errors import CorruptedData
 from . import layout
 from .files import Access, Disk
@@ -62,6 +62,9 @@ class SegmentView:
     """"sealed", "open", "damaged" (its end is), or "unreadable" (nothing in it can be told)."""
     records: int
     waiting: int
+    """In line."""
+    delayed: int
+    dead_letters: int
     by_priority: Mapping[int, int]
     """Waiting items by priority."""
     payload_bytes: int
@@ -85,7 +88,10 @@ class Inspection:
     segments: tuple[SegmentView, ...]
     records: int
     waiting: int
-    """Items that would be there after opening, expired ones included."""
+    """Items that would be in line after opening, expired ones included."""
+    delayed: int
+    """Items that wait for their time, those included for which it has come."""
+    dead_letters: int
     by_priority: Mapping[int, int]
     oldest_ns: int | None
     """When the first waiting item in the log was enqueued."""
@@ -119,6 +125,7 @@ class Inspection:
     def __str__(self) -> str:
         lines = [
             f"{self.path}: {self.waiting:,} items waiting of {self.records:,} in {len(self.segments):,} segments, {self.bytes:,} bytes"
+            + "".join(f", {n:,} {what}" for n, what in ((self.delayed, "delayed"), (self.dead_letters, "dead letters")) if n)
             + (", closed in order" if self.clean else "")
         ]
         if len(self.by_priority) > 1:
@@ -176,7 +183,7 @@ def _look(disk: Disk, deep: bool, on_step: OnStep) -> Inspection:
             with Reader(disk, each.name) as file:
                 if deep and each.current:
                     problems += _check_all(each, file)
-                levels = _waiting_by_priority(each, file)
+                levels = _left_by_line(each, file)
         except FileNotFoundError:
             pass
         views.append(_view(each, levels))
@@ -194,6 +201,8 @@ def _look(disk: Disk, deep: bool, on_step: OnStep) -> Inspection:
         segments=tuple(views),
         records=sum(view.records for view in views),
         waiting=sum(view.waiting for view in views),
+        delayed=sum(view.delayed for view in views),
+        dead_letters=sum(view.dead_letters for view in views),
         by_priority=dict(sorted(by_priority.items())),
         oldest_ns=oldest,
         newest_ns=newest,
@@ -245,6 +254,7 @@ def _view(each: Found, levels: Counter[int]) -> SegmentView:
     if reading and Step.CUT_WHOLE in plan and header:
         torn_bytes, torn_records = torn_bytes + reading.end - header.records_start, torn_records + len(reading.records)
     joins = _joins(each)
+    delayed, dead = levels.pop(layout.DELAYED_LINE, 0), levels.pop(layout.DEAD_LINE, 0)
     return SegmentView(
         name=each.name,
         number=header.number if header else each.named,
@@ -252,7 +262,9 @@ def _view(each: Found, levels: Counter[int]) -> SegmentView:
         size=each.size,
         state=states.get(each.ending, "damaged") if each.current else "unreadable",
         records=each.count if joins else 0,
-        waiting=each.live if joins else 0,
+        waiting=each.live - delayed - dead if joins else 0,
+        delayed=delayed,
+        dead_letters=dead,
         by_priority=dict(sorted(levels.items())),
         payload_bytes=sum(lane[4] for lane in lanes) if reading else each.footer.payload_bytes if each.footer else 0,
         torn_bytes=torn_bytes,
@@ -297,9 +309,9 @@ def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
         reading = read_records(data, header.salt, start, Known(end, end))
     if file.read(end, 1) == b"":
         return  # it went, or was rewritten, while it was read
-    indexes = {entry.priority: file.read(entry.index_start, entry.index_size) for entry in each.directory}
-    good = all(entry.vouches_for(indexes[entry.priority], header.salt) for entry in each.directory)
-    done = _Done(header, file.marks(header))
+    indexes = {entry.line: file.read(entry.index_start, entry.index_size) for entry in each.directory}
+    good = all(entry.vouches_for(indexes[entry.line], header.salt) for entry in each.directory)
+    done = _Done(each, file)
     waiting = [8 * at for index in indexes.values() for at in array("I", index) if 8 * at not in done] if good else []
     listed = sum(len(index) for index in indexes.values()) // layout.INDEX_ENTRY.size
     for stretch in reading.damaged:
@@ -310,11 +322,15 @@ def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
         yield Problem(each.name, start, f"{listed - len(reading.records)} records are missing")
     lanes = {lane[0]: lane[1].tobytes() for lane in reading.lanes}
     for entry in each.directory:
-        index = indexes[entry.priority]
+        index = indexes[entry.line]
         if not entry.vouches_for(index, header.salt):
-            yield Problem(each.name, entry.index_start, f"the index of priority {entry.priority} does not check")
-        elif not reading.damaged and lanes.get(entry.priority) != index:
-            yield Problem(each.name, entry.index_start, f"the index of priority {entry.priority} does not list the records that are there")
+            yield Problem(each.name, entry.index_start, f"the index of {_line_named(entry.line)} does not check")
+        elif not reading.damaged and lanes.get(entry.line) != index:
+            yield Problem(each.name, entry.index_start, f"the index of {_line_named(entry.line)} does not list the records that are there")
+
+
+def _line_named(line: int) -> str:
+    return {layout.DELAYED_LINE: "the delayed items", layout.DEAD_LINE: "the dead letters"}.get(line, f"priority {line}")
 
 
 # Settle marks against indexes.
@@ -323,7 +339,9 @@ def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
 class _Done:
     """The settle marks of a segment, as they were when they were read."""
 
-    def __init__(self, header: layout.SegmentHeader, area: bytes) -> None:
+    def __init__(self, each: Found, file: Reader) -> None:
+        header = each.whole
+        area = each.remarked or file.marks(header)
         self._start = header.records_start
         words = len(area) // layout.WORD.size
         self._words = [
@@ -366,31 +384,31 @@ def rotten_counts(header: layout.SegmentHeader, read: Callable[[int, int], bytes
     return leases.area, list(leases.rotten())
 
 
-def _waiting_by_priority(each: Found, file: Reader) -> Counter[int]:
+def _left_by_line(each: Found, file: Reader) -> Counter[int]:
     levels: Counter[int] = Counter()
     if not _joins(each) or each.live == 0:
         return levels
     if each.reading:
         counts = {lane[0]: len(lane[1]) for lane in each.reading.lanes}
     else:
-        counts = {entry.priority: entry.count for entry in each.directory}
+        counts = {entry.line: entry.count for entry in each.directory}
     if each.marks.marked == 0:
         levels.update(counts)
     elif len(counts) == 1:
         levels[next(iter(counts))] = each.live
     else:
-        done = _Done(each.whole, file.marks(each.whole))
-        for priority in counts:
-            levels[priority] = sum(8 * offset not in done for window in _index_of(each, file, priority) for offset in window)
+        header, area = each.whole, each.remarked or file.marks(each.whole)
+        for line in counts:
+            levels[line] = sum(len(window) - count_marked(area, header.salt, header.records_start, window) for window in _index_of(each, file, line))
     return +levels
 
 
-def _index_of(each: Found, file: Reader, priority: int) -> Iterator[array[int]]:
+def _index_of(each: Found, file: Reader, line: int) -> Iterator[array[int]]:
     """Windows of a lane's offsets, in units of 8, in the order of their places."""
     if each.reading:
-        yield from (lane[1] for lane in each.reading.lanes if lane[0] == priority)
+        yield from (lane[1] for lane in each.reading.lanes if lane[0] == line)
         return
-    entry = next(entry for entry in each.directory if entry.priority == priority)
+    entry = next(entry for entry in each.directory if entry.line == line)
     assert each.footer is not None
     crc = each.whole.salt
     for at in range(0, entry.index_size, 4 * _WINDOW_ENTRIES):
@@ -406,7 +424,7 @@ def _index_of(each: Found, file: Reader, priority: int) -> Iterator[array[int]]:
     start, end = each.whole.records_start, each.footer.records_end
     with file.map_of(start, end) as data:
         records = scan(data, each.whole.salt, start, start, False, end).records
-        windows = [lane[1] for lane in build_index(data, start, records) if lane[0] == priority]
+        windows = [lane[1] for lane in build_index(data, start, records) if lane[0] == line]
     yield from windows
 
 
@@ -423,7 +441,7 @@ def _enqueued(disk: Disk, each: Found, view: SegmentView, last: bool) -> Iterato
     """Of the first (or last) waiting item of each priority in a segment."""
     try:
         with Reader(disk, each.name) as file:
-            done = _Done(each.whole, file.marks(each.whole))
+            done = _Done(each, file)
             for priority in view.by_priority:
                 offset = None
                 for window in _index_of(each, file, priority):
@@ -462,10 +480,18 @@ class StoredItem(NamedTuple):
     offset: int
     place: int
     """Where it stands in its priority's line: its sequence number, negative if it was put in front."""
+    due_ns: int = 0
+    """When it is to be in line; 0 = it is."""
+    death: layout.Death | None = None
+    """Of a dead letter: when and why."""
 
 
-def items(path: str | os.PathLike[str], on_problem: Callable[[Problem], None] | None = None) -> Iterator[StoredItem]:
-    """What waits, in the order in which it would leave; expired items too. Memory: a window of each segment that is being read.
+def items(
+    path: str | os.PathLike[str], on_problem: Callable[[Problem], None] | None = None, *, delayed: bool = False, dead_letters: bool = False
+) -> Iterator[StoredItem]:
+    """What is in line, in the order in which it would leave; expired items too. Memory: a window of each segment that is being read.
+
+    With `delayed`, then the delayed items, those included whose time has come, in the order of when they are due; with `dead_letters`, then those.
 
     A damaged record raises `CorruptedData`, or with `on_problem` is told there and left out. Beside a running owner, items that are taken
     meanwhile may or may not be among them.
@@ -485,10 +511,12 @@ def items(path: str | os.PathLike[str], on_problem: Callable[[Problem], None] | 
         lanes: dict[int, list[tuple[int, int, Found]]] = {}
         for i, each in enumerate(found):
             if _joins(each) and each.live:
-                for priority, first_place in _lanes_of(each):
-                    lanes.setdefault(priority, []).append((first_place, i, each))
-        for priority in sorted(lanes, reverse=True):
-            yield from _line(disk, priority, sorted(lanes[priority], key=lambda run: run[:2]), tell)
+                for line, first_place in _lanes_of(each):
+                    lanes.setdefault(line, []).append((first_place, i, each))
+        wanted = sorted((line for line in lanes if line < layout.DELAYED_LINE), reverse=True)
+        wanted += [line for line, asked in ((layout.DELAYED_LINE, delayed), (layout.DEAD_LINE, dead_letters)) if asked and line in lanes]
+        for line in wanted:
+            yield from _line(disk, line, sorted(lanes[line], key=lambda run: run[:2]), tell)
 
 
 def newest_ids(path: str | os.PathLike[str], most: int) -> list[bytes]:
@@ -516,17 +544,17 @@ def _ids_of(disk: Disk, each: Found, most: int) -> list[bytes]:
 def _lanes_of(each: Found) -> list[tuple[int, int]]:
     if each.reading:
         return [(lane[0], lane[2]) for lane in each.reading.lanes]
-    return [(entry.priority, entry.first_place) for entry in each.directory]
+    return [(entry.line, entry.first_place) for entry in each.directory]
 
 
-def _line(disk: Disk, priority: int, runs: list[tuple[int, int, Found]], tell: Callable[[Problem], None]) -> Iterator[StoredItem]:
-    """One priority's line: the segments' runs merged by place. A run is opened only when the line has come to its first place."""
+def _line(disk: Disk, line: int, runs: list[tuple[int, int, Found]], tell: Callable[[Problem], None]) -> Iterator[StoredItem]:
+    """One line: the segments' runs merged by place. A run is opened only when the line has come to its first place."""
     heap: list[tuple[int, int, StoredItem, Iterator[tuple[int, StoredItem]]]] = []
     runs = runs[::-1]
     while heap or runs:
         while runs and (not heap or runs[-1][0] <= heap[0][0]):
             _, i, each = runs.pop()
-            run = _run(disk, each, priority, tell)
+            run = _run(disk, each, line, tell)
             if (first := next(run, None)) is not None:
                 heapq.heappush(heap, (first[0], i, first[1], run))
         if not heap:
@@ -553,16 +581,16 @@ class _Ahead:
         return self._piece[offset - self._at : offset - self._at + length]
 
 
-def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]) -> Iterator[tuple[int, StoredItem]]:
-    """The waiting items of one priority in one segment, with their places."""
+def _run(disk: Disk, each: Found, line: int, tell: Callable[[Problem], None]) -> Iterator[tuple[int, StoredItem]]:
+    """What is left of one line in one segment, with the places."""
     header = each.whole
     try:
         file = Reader(disk, each.name)
     except FileNotFoundError:
         return  # consumed by the owner since
     with file:
-        done, leases, ahead = _Done(header, file.marks(header)), _Leases(header, file.read), _Ahead(file)
-        for window in _index_of(each, file, priority):
+        done, leases, ahead = _Done(each, file), _Leases(header, file.read), _Ahead(file)
+        for window in _index_of(each, file, line):
             for offset8 in window:
                 offset = 8 * offset8
                 if offset in done:
@@ -574,7 +602,9 @@ def _run(disk: Disk, each: Found, priority: int, tell: Callable[[Problem], None]
                     tell(Problem(each.name, offset, "the record does not check"))
                     continue
                 attempts = fields["attempts"] + leases.of(offset)
-                yield fields["place"], StoredItem(
-                    stored[8 * fields["extension"] :], fields["kind"], fields["codec"], fields["raw_length"], priority, fields["sequence"],
+                time_ns = layout.TIME.unpack_from(stored)[0] if line >= layout.DELAYED_LINE else 0
+                yield time_ns or fields["place"], StoredItem(
+                    stored[8 * fields["extension"] :], fields["kind"], fields["codec"], fields["raw_length"], fields["priority"], fields["sequence"],
                     fields["id"], fields["enqueued_ns"], fields["expiry_ns"], min(layout.ATTEMPTS_MAX, attempts), each.name, offset, fields["place"],
+                    time_ns if line == layout.DELAYED_LINE else 0, layout.death_of(stored[: 8 * fields["extension"]]) if line == layout.DEAD_LINE else None,
                 )

@@ -41,7 +41,7 @@ FOOTER_MAGIC: Final = b"OVSPEND\n"
 
 HEADER: Final = Struct("<8sHHI16sQQQQQQIQ32sI")
 RECORD_HEADER: Final = Struct("<IIQ16sqqIIIIBBBBBBH")
-DIRECTORY_ENTRY: Final = Struct("<B3sIQqqQqIIQ")
+DIRECTORY_ENTRY: Final = Struct("<HHIQqqQqIIQ")
 FOOTER: Final = Struct("<8sQQQIIQQqIIQQ36sI")
 assert WORD.size == 8 and INDEX_ENTRY.size == 4
 assert HEADER.size == 128  # format page, table 1
@@ -64,10 +64,74 @@ assert MESSAGE_MAX < DRAINED_NEAR  # no length can be taken for a mark
 HEADER_FLAG_COMPACTED: Final = 1
 RECORD_FLAG_FRONT: Final = 1
 RECORD_FLAG_COPIED: Final = 2
+RECORD_FLAG_DELAYED: Final = 4
+RECORD_FLAG_DEAD: Final = 8
+RECORD_FLAG_MOVED: Final = 16
+
+DELAYED_LINE: Final = 256  # lines 0 to 255 are the priorities
+DEAD_LINE: Final = 257
+LINES: Final = 258
+
+TIME: Final = Struct("<q")  # format page, table 6: the front of the extension of a record in a line ordered by time
+DEATH: Final = Struct("<qHHI")  # table 7: when, reason, length of the text that follows
+ORIGIN: Final = Struct("<QQ")  # table 8: the end of the extension of a moved record
+EXTENSION_MAX: Final = 255 * PLACE_UNIT
+assert TIME.size == 8 and DEATH.size == 16 and ORIGIN.size == 16
+ERROR_BYTES_MAX: Final = EXTENSION_MAX - DEATH.size - ORIGIN.size
 
 _CRC = Struct("<I")
 _CRC_AT = 124  # in header and footer alike
 assert _CRC_AT + _CRC.size == HEADER.size == FOOTER.size
+
+
+class Origin(NamedTuple):
+    """The record that a moved one replaces."""
+
+    number: int
+    offset: int
+
+
+class Death(NamedTuple):
+    """Why an item is a dead letter."""
+
+    dead_ns: int
+    reason: int
+    error: str
+
+
+def cut_to_fit(error: str) -> str:
+    """As much of a text as an extension has room for, whatever else is in it."""
+    return error.encode("utf-8", "replace")[:ERROR_BYTES_MAX].decode("utf-8", "ignore")
+
+
+def pack_extension(*, due_ns: int | None = None, death: Death | None = None, origin: Origin | None = None) -> bytes:
+    """The extension of a record, a multiple of 8 bytes; b"" if there is nothing to say. A text that is too long is cut."""
+    parts = b""
+    if due_ns is not None:
+        parts = TIME.pack(due_ns)
+    if death is not None:
+        error = cut_to_fit(death.error).encode()
+        parts = DEATH.pack(death.dead_ns, death.reason, len(error), 0) + error
+        parts += bytes(-len(parts) % PLACE_UNIT)
+    if origin is not None:
+        parts += ORIGIN.pack(*origin)
+    assert len(parts) <= EXTENSION_MAX and len(parts) % PLACE_UNIT == 0
+    return parts
+
+
+def origin_of(extension: Bytes) -> Origin | None:
+    """The address at the end of a moved record's extension; None if there is no room for one."""
+    return Origin(*ORIGIN.unpack(extension[-ORIGIN.size :])) if len(extension) >= ORIGIN.size else None
+
+
+def death_of(extension: Bytes) -> Death | None:
+    """What a dead letter's extension says; None if it says nothing that can be understood."""
+    if len(extension) < DEATH.size:
+        return None
+    dead_ns, reason, length, _ = DEATH.unpack(extension[: DEATH.size])
+    if DEATH.size + length > len(extension):
+        return None
+    return Death(dead_ns, reason, bytes(extension[DEATH.size : DEATH.size + length]).decode("utf-8", "replace"))
 
 
 class Unreadable(Enum):
@@ -148,7 +212,7 @@ class SegmentHeader(NamedTuple):
 class DirectoryEntry(NamedTuple):
     """Table 4, without reserved bytes. Its check code is the footer's `directory_crc`."""
 
-    priority: int
+    line: int
     count: int  # type: ignore[assignment]  # hides tuple.count, with which nobody counts fields
     index_start: int
     first_place: int
@@ -163,13 +227,13 @@ class DirectoryEntry(NamedTuple):
         return self.count * INDEX_ENTRY.size
 
     def pack(self) -> bytes:
-        return DIRECTORY_ENTRY.pack(self.priority, b"", *self[1:], 0)
+        return DIRECTORY_ENTRY.pack(self.line, 0, *self[1:], 0)
 
     @staticmethod
     def parse(data: Bytes) -> DirectoryEntry:
         """One entry of a directory that has been checked as a whole; see `parse_directory`."""
-        priority, _, *fields, _ = DIRECTORY_ENTRY.unpack(data)
-        return DirectoryEntry(priority, *fields)
+        line, _, *fields, _ = DIRECTORY_ENTRY.unpack(data)
+        return DirectoryEntry(line, *fields)
 
     def vouches_for(self, index: Bytes, salt: int) -> bool:
         """Whether these are the bytes of this entry's index, as they were written."""
@@ -182,7 +246,7 @@ class Footer(NamedTuple):
     number: int
     records_end: int
     directory_start: int
-    priorities: int
+    lines: int
     count: int  # type: ignore[assignment]  # hides tuple.count, with which nobody counts fields
     least_sequence: int
     greatest_sequence: int
@@ -194,7 +258,7 @@ class Footer(NamedTuple):
 
     @property
     def directory_size(self) -> int:
-        return self.priorities * DIRECTORY_ENTRY.size
+        return self.lines * DIRECTORY_ENTRY.size
 
     def pack(self, salt: int) -> bytes:
         body = FOOTER.pack(FOOTER_MAGIC, *self, b"", 0)[:_CRC_AT]
@@ -228,8 +292,8 @@ class Footer(NamedTuple):
             and self.records_end + self.count * INDEX_ENTRY.size <= self.directory_start
             and self.directory_start % PLACE_UNIT == 0
             and self.directory_start + self.directory_size + FOOTER.size <= size <= FILE_SIZE_MAX
-            and self.priorities <= min(256, self.count)
-            and (self.priorities > 0) == (self.count > 0)
+            and self.lines <= min(LINES, self.count)
+            and (self.lines > 0) == (self.count > 0)
             and self.count * RECORD_HEADER.size <= self.records_end - header.records_start
             and self.greatest_sequence < self.next_sequence
             and self.without_expiry <= self.count
@@ -247,13 +311,13 @@ def parse_directory(data: Bytes, footer: Footer, salt: int) -> tuple[DirectoryEn
         return Unreadable.BAD
     size = DIRECTORY_ENTRY.size
     entries = tuple(DirectoryEntry.parse(block[at : at + size]) for at in range(0, len(block), size))
-    index_at, priority, count = footer.records_end, -1, 0
+    index_at, line, count = footer.records_end, -1, 0
     for entry in entries:
-        if entry.priority <= priority or entry.count == 0 or entry.first_place > entry.last_place:
+        if not line < entry.line < LINES or entry.count == 0 or entry.first_place > entry.last_place:
             return Unreadable.BAD
         if entry.index_start < index_at or entry.index_start % INDEX_ENTRY.size:
             return Unreadable.BAD
-        priority, count, index_at = entry.priority, count + entry.count, entry.index_start + entry.index_size
+        line, count, index_at = entry.line, count + entry.count, entry.index_start + entry.index_size
     return entries if index_at <= footer.directory_start and count == footer.count else Unreadable.BAD
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -83,6 +84,10 @@ class Log:
         self._on_damage = on_damage
         self._on_rebuilt = on_rebuilt
         self._on_broken = on_broken
+        self._moves: deque[tuple[Segment, Segment, Callable[[], None]]] = deque()
+        """Records that others take the place of, as soon as those are on stable storage."""
+        self._marked: deque[tuple[Segment, Segment]] = deque()
+        """Of those that have been marked for it, the marks are to reach stable storage."""
         self._dirty: dict[Segment, None] = {}
         self._names_dirty = False
         self._structure = threading.RLock()
@@ -127,14 +132,14 @@ class Log:
 
     # --- room
 
-    def fits_ever(self, record_bytes: int, records: int, priorities: int) -> bool:
+    def fits_ever(self, record_bytes: int, records: int, lines: int) -> bool:
         """Whether such records could be written if the log were empty."""
-        return size_for(record_bytes, records, priorities) + FOLDER_OVERHEAD <= self.max_bytes
+        return size_for(record_bytes, records, lines) + FOLDER_OVERHEAD <= self.max_bytes
 
-    def roll(self, record_bytes: int, records: int, priorities: int, base_sequence: int) -> Segment:
+    def roll(self, record_bytes: int, records: int, lines: int, base_sequence: int) -> Segment:
         """Put the next segment to use, with room for these records. The caller holds the tail. Raises NoRoom and has changed nothing."""
         self.refuse_if_broken()
-        least = size_for(record_bytes, records, priorities)
+        least = size_for(record_bytes, records, lines)
         with self._structure:
             number = self.next_number
             previous_end = self.active.map.tail if self.active is not None else 0
@@ -222,6 +227,7 @@ class Log:
         if unfit is not None:
             self.discard(unfit)
         if (least > self.free_bytes or shortage is not None) and self.active is not None and self.active.map.live == 0:
+            self.finish_moves()
             self.retire(self.active)
         elif unfit is None and shortage is not None:
             raise shortage
@@ -292,6 +298,24 @@ class Log:
         with self._structure:
             self.used_bytes += n
 
+    # --- moving a record
+
+    def moved(self, origin: Segment, copy: Segment, settle: Callable[[], None]) -> None:
+        """A record of `origin` has been written again in `copy`, saying so; `settle` marks the old one as done.
+
+        I12: pages reach the disk in any order, so the old record is marked only once the new one is on stable storage; and as long as the mark is not, too, the new one's
+        segment stays what recovery reads record by record (not sealed, not removed), and the old one's stays where it is (not compacted), so that the address in the new one finds it.
+        """
+        origin.moving += 1
+        copy.moving += 1
+        self._moves.append((origin, copy, settle))
+
+    def finish_moves(self) -> None:
+        """No move is under way when this returns: one sync for the records, one for the marks."""
+        for _ in range(2):
+            if self._moves or self._marked:
+                self.sync()
+
     # --- syncing
 
     def refuse_if_broken(self) -> None:
@@ -318,29 +342,46 @@ class Log:
         """`sync`, of the segments with a number below the limit."""
         with self._syncing:
             self.refuse_if_broken()
-            dirty = sorted((segment for segment in tuple(self._dirty) if limit is None or segment.number < limit), key=lambda segment: segment.number)
+            moves = [self._moves.popleft() for _ in range(len(self._moves))] if limit is None else []
+            marked = [self._marked.popleft() for _ in range(len(self._marked))] if limit is None else []
             try:
-                for segment in dirty:
-                    self._dirty.pop(segment, None)
-                    # Cleared before the sync: what changes from here on asks for the next one.
-                    segment.map.dirty = False
-                    if segment.retired:
-                        continue
-                    tail = segment.map.tail
-                    with segment.held_open() as fd:
-                        if fd < 0:
-                            continue  # retired since we looked
-                        self.disk.datasync(fd)
-                    if tail > segment.map.synced:
-                        segment.map.synced = tail
-                if self._names_dirty:
-                    # Files before the folder: a durable name must never point at bytes that are not.
-                    self._names_dirty = False
-                    self.disk.sync_folder()
-                self.sync_count += 1
-            except OSError as error:
-                self.break_down(error)
-                self.refuse_if_broken()
+                self._sync_dirty(limit)
+                while moves:
+                    origin, copy, settle = moves[-1]
+                    settle()
+                    moves.pop()
+                    self._marked.append((origin, copy))
+                while marked:
+                    for segment in marked.pop():
+                        segment.moving -= 1
+            finally:
+                self._moves.extend(moves)
+                self._marked.extend(marked)
+
+    def _sync_dirty(self, limit: int | None) -> None:
+        dirty = sorted((segment for segment in tuple(self._dirty) if limit is None or segment.number < limit), key=lambda segment: segment.number)
+        try:
+            for segment in dirty:
+                self._dirty.pop(segment, None)
+                # Cleared before the sync: what changes from here on asks for the next one.
+                segment.map.dirty = False
+                if segment.retired:
+                    continue
+                tail = segment.map.tail
+                with segment.held_open() as fd:
+                    if fd < 0:
+                        continue  # retired since we looked
+                    self.disk.datasync(fd)
+                if tail > segment.map.synced:
+                    segment.map.synced = tail
+            if self._names_dirty:
+                # Files before the folder: a durable name must never point at bytes that are not.
+                self._names_dirty = False
+                self.disk.sync_folder()
+            self.sync_count += 1
+        except OSError as error:
+            self.break_down(error)
+            self.refuse_if_broken()
 
     def break_down(self, error: OSError) -> None:
         """The disk failed under a write or sync: nothing is acknowledged any more until the queue is opened again."""
@@ -354,22 +395,24 @@ class Log:
 
     # --- sealing and retiring, in the background
 
-    def seal_next(self, next_sequence: int) -> bool:
-        """Seal the oldest rolled segment that still holds something; False if there is none."""
+    def seal_next(self, next_sequence: int) -> Segment | None:
+        """Seal the oldest rolled segment that still holds something, and return it; None if there is none."""
         with self._structure:
             while self.unsealed and (self.unsealed[0].retired or self.unsealed[0].map.live == 0):
                 self.unsealed.pop(0)
             if not self.unsealed:
-                return False
+                return None
             segment = self.unsealed[0]
         self.seal(segment, next_sequence)
         with self._structure:
             if self.unsealed and self.unsealed[0] is segment:
                 self.unsealed.pop(0)
-        return True
+        return segment
 
     def seal(self, segment: Segment, next_sequence: int) -> None:
         """Sync everything before the segment, then the segment, and give it its index and footer."""
+        if segment.moving:
+            self.finish_moves()  # I12
         self._sync_below(segment.number)
         with self._syncing:
             if segment.footer is not None or segment.retired or self.segments.get(segment.number) is not segment:
@@ -389,6 +432,9 @@ class Log:
     def retire_emptied(self) -> int:
         """Remove the segments in which everything is settled; returns the bytes given back."""
         given_back = 0
+        later: dict[int, Segment] = {}
+        if any(segment.moving for segment in tuple(self.emptied.values())):
+            self.finish_moves()  # I12
         while self.emptied:
             with self._structure:
                 if not self.emptied:
@@ -396,9 +442,13 @@ class Log:
                 _, segment = self.emptied.popitem()
                 if segment is self.active or segment.map.live != 0:
                     continue
+                if segment.moving:
+                    later[segment.number] = segment
+                    continue
             if self.spare(segment):
                 continue
             given_back += self.retire(segment)
+        self.emptied |= later
         return given_back
 
     def retire(self, segment: Segment) -> int:
@@ -408,6 +458,8 @@ class Log:
                 return 0
             if segment.map.live != 0:
                 raise AssertionError(f"I7: {segment.name} still holds {segment.map.live} items")
+            if segment.moving:
+                raise AssertionError(f"I12: {segment.name} is one end of {segment.moving} moves")
             held = segment.allocated
             self._dirty.pop(segment, None)
             # Whoever waits for its last settle marks to be durable is served as well by its name being gone: the next sync includes the folder.
@@ -505,6 +557,7 @@ class Log:
             self.discard(self.next)
             self.next = None
         self.drop_spares()
+        self.finish_moves()
         segments = self.in_order()
         # The last segment stays even if nothing is left in it: it remembers the sequence number.
         for segment in segments[:-1]:

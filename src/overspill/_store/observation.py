@@ -22,7 +22,7 @@ from functools import partial
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final, NamedTuple
 
-from .._core.record import build_index, check_words, parse_header, scan
+from .._core.record import build_index, check_words, moved_records, parse_header, scan
 from . import layout
 from .files import Disk
 from .layout import Unreadable
@@ -147,6 +147,8 @@ class Reading:
     synced: int = 0
     greatest_sequence: int = 0
     lanes: list[tuple[Any, ...]] = field(default_factory=list)
+    moved: list[tuple[int, bytes, int, int]] = field(default_factory=list)
+    """Records that stand in another one's place: (offset, id, number of the segment that the other is in, offset there)."""
 
     @property
     def damage(self) -> Damage:
@@ -199,6 +201,7 @@ def read_records(data: Any, salt: int, start: int, known: Known) -> Reading:
         # A record that was begun, alone at the end, may be one whose write failed: it was never acknowledged, and what follows was.
         reading.short = reading.end < known.end if known.end else reading.torn_records > 0 or torn_reason == "payload"
     reading.lanes = build_index(data, start, reading.records)
+    reading.moved = moved_records(data, start, reading.records)
     return reading
 
 
@@ -326,6 +329,10 @@ class Found:
     """Of a segment that is newer than this code."""
     missing_bytes: int = 0
     """An unsealed file is shorter than it was made, by so much."""
+    moved_away: frozenset[int] = frozenset()
+    """Offsets of records that others, which are there, take the place of, and that are not marked yet: they count as done."""
+    remarked: bytes | None = None
+    """The settle marks with those of them, as they have to be before any of the others is sealed."""
 
     @property
     def whole(self) -> layout.SegmentHeader:
@@ -425,7 +432,68 @@ def observe(disk: Disk, names: Iterable[tuple[str, int]], *, may_vanish: bool = 
     for each in found:
         if torn_from is not None and each.position > torn_from:
             each.before = Before.TORN
+    for each, offsets in _unfinished_moves(disk, found):
+        _seen(partial(_count_as_done, offsets=offsets), disk, each, may_vanish)
     return found, queue
+
+
+def _unfinished_moves(disk: Disk, found: list[Found]) -> list[tuple[Found, list[int]]]:
+    """The records whose places have been taken, but which are not marked. Only an unsealed segment can be the one that a record has just moved to (I12)."""
+    by_number = {each.whole.number: each for each in found if each.current}
+    away: dict[int, list[tuple[int, bytes]]] = {}
+    for each in found:
+        if not each.current or each.reading is None or each.ending is not Ending.OPEN or each.whole.compacted:
+            continue
+        if each.later is Later.SILENT and each.before is Before.TORN:
+            continue  # it goes, and what it took the place of stays
+        for offset, id, number, origin in each.reading.moved:
+            if (number, origin) < (each.whole.number, offset) and number in by_number:
+                away.setdefault(number, []).append((origin, id))
+    return [(by_number[number], _still_there(disk, by_number[number], some)) for number, some in away.items()]
+
+
+def _still_there(disk: Disk, each: Found, moved: list[tuple[int, bytes]]) -> list[int]:
+    """Those of the records that are at their addresses, by their ids."""
+    header, offsets = each.whole, []
+    end = each.reading.end if each.reading else each.footer.records_end if each.footer else 0
+    try:
+        file = Reader(disk, each.name)
+    except FileNotFoundError:
+        return []
+    with file:
+        for offset, id in sorted(moved):
+            if header.records_start <= offset < end and offset % layout.PLACE_UNIT == 0:
+                fields = parse_header(file.read(offset, layout.RECORD_HEADER.size), 0, header.salt, offset)
+                if fields is not None and fields["id"] == id:
+                    offsets.append(offset)
+    return offsets
+
+
+def _count_as_done(disk: Disk, each: Found, offsets: list[int]) -> None:
+    header = each.whole
+    with Reader(disk, each.name) as file:
+        area = bytearray(file.marks(header))
+        away = []
+        for offset in offsets:
+            word, bit = divmod(layout.slot_of(offset, header.records_start), layout.MARKS_PER_WORD)
+            at = layout.WORD.size * word
+            marks = layout.marks_of(area[at : at + layout.WORD.size], header.salt, word) or 0
+            if not marks >> bit & 1:
+                away.append(offset)
+                area[at : at + layout.WORD.size] = layout.mark_word(header.salt, word, marks | 1 << bit)
+        if not away:
+            return
+        each.moved_away, each.remarked = frozenset(away), bytes(area)
+        rotten = each.marks.rotten
+        if each.ending is Ending.SEALED and each.footer is not None:
+            marks_now = marks_over(each.remarked, header.salt, header.records_start, each.footer.records_end)
+            each.marks = marks_now
+            if marks_now.marked >= each.footer.count and not _marks_fit(each, each.remarked, file):
+                marks_now = marks_now._replace(marked=each.footer.count - 1)  # it stays, for somebody to look at what is in it
+        else:
+            assert each.reading is not None
+            marks_now = marks_of_records(each.remarked, header.salt, header.records_start, each.reading.records)
+        each.marks = marks_now._replace(rotten=rotten)
 
 
 def _tears(found: list[Found]) -> Iterator[int]:

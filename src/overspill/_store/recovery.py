@@ -45,7 +45,7 @@ class RecoveryReport:
     """What opening the folder found; `q.recovery`."""
 
     items: int = 0
-    """Items waiting on disk."""
+    """Items in line."""
     segments: int = 0
     rescanned: int = 0
     """Segments without a good footer, read record by record."""
@@ -62,6 +62,11 @@ class RecoveryReport:
     """Words of settle marks that did not check: up to 32 items each may be delivered again."""
     removed: int = 0
     """Files removed: settled, replaced by compaction, empty, or temporary."""
+    moves_finished: int = 0
+    """Items that were being moved within the log (delayed, given up, replayed) when the process ended: their old records are done with."""
+    delayed: int = 0
+    """Items that wait for their time; not among `items`."""
+    dead_letters: int = 0
     expired_segments: int = 0
     expired_items: int = 0
     """Items in segments that were dropped unread because everything in them had expired."""
@@ -74,9 +79,11 @@ class RecoveryReport:
 
     def __str__(self) -> str:
         parts = [f"{self.items:,} items in {self.segments:,} segments"]
+        parts += [f"{n:,} {what}" for n, what in ((self.delayed, "delayed"), (self.dead_letters, "dead letters")) if n]
         if self.clean and not self.unknown_names:
-            return f"{parts[0]}, closed in order"
+            return ", ".join([*parts, "closed in order"])
         for n, text in (
+            (self.moves_finished, "{:,} moves finished"),
             (self.rescanned, "{:,} segments read record by record"),
             (self.torn_bytes, "{:,} torn bytes cut"),
             (self.torn_records, "{:,} torn records"),
@@ -263,6 +270,7 @@ class _Recovery:
         leftovers = [name for parsed, name in names if parsed.kind in (Kind.PREPARED, Kind.SPARE)]
         unknown = [name for parsed, name in names if parsed.kind is Kind.FOREIGN]
 
+        self._finish_moves(plan)
         self._set_files_aside(plan)
         self._remove(plan, leftovers, unknown)
         if self._names_changed:
@@ -270,8 +278,11 @@ class _Recovery:
             self._disk.sync_folder()
             self._names_changed = False
         self._join(plan)
+        delayed, dead = (sum(segment.waiting_in(line) for segment in self._segments) for line in (layout.DELAYED_LINE, layout.DEAD_LINE))
         report = RecoveryReport(
-            items=sum(segment.map.live for segment in self._segments),
+            items=sum(segment.map.live for segment in self._segments) - delayed - dead,
+            delayed=delayed,
+            dead_letters=dead,
             segments=len(found),
             unknown_names=tuple(sorted(unknown)),
             notes=tuple(self._notes[:_NOTES_MAX]),
@@ -292,6 +303,18 @@ class _Recovery:
         name = each if isinstance(each, str) else each.name
         if len(self._notes) < _NOTES_MAX:
             self._notes.append(f"{name}: {text}")
+
+    def _finish_moves(self, plan: Plan) -> None:
+        """Before any segment is sealed that a record has moved to, the mark of the old record is on stable storage (I12)."""
+        for each, _ in plan:
+            if each.remarked is not None:
+                fd = self._disk.open_rw(each.name)
+                try:
+                    self._disk.pwrite(fd, each.remarked, layout.MARKS_START)
+                    self._disk.datasync(fd)
+                finally:
+                    self._disk.close_file(fd)
+                self._counts["moves_finished"] += len(each.moved_away)
 
     # --- whole files
 

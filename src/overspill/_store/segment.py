@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .._core.record import build_index, parse_header, read_payload, scan, split_lanes
+from .._core.record import build_index, count_marked, parse_header, read_payload, scan, split_lanes
 from .._core.segmap import SegmentMap, fresh_marks
 from . import layout
 from .files import Disk
@@ -33,12 +33,12 @@ _READ_STEP = 1 << 20
 OnDamage = Callable[["Segment", int, str, bytes], None]
 
 
-def size_for(record_bytes: int, records: int, priorities: int) -> int:
+def size_for(record_bytes: int, records: int, lines: int) -> int:
     """The least file size, in whole pages, whose record area takes these records and whose end takes their index and footer."""
-    size = max(16384, record_bytes + 4 * records + 64 * priorities + 1024)
+    size = max(16384, record_bytes + 4 * records + 64 * lines + 1024)
     while True:
         size = (size + 4095) // 4096 * 4096
-        room = size - layout.geometry(size).records_start - _FOOTER_ROOM - 64 * priorities - 4 * records
+        room = size - layout.geometry(size).records_start - _FOOTER_ROOM - 64 * lines - 4 * records
         if room >= record_bytes:
             return size
         size += record_bytes - room
@@ -55,11 +55,11 @@ def render_end(
     parts: list[bytes] = []
     entries: list[layout.DirectoryEntry] = []
     at = _aligned(records_end)
-    for priority, offsets, first_place, last_place, payload_bytes, greatest_expiry, without_expiry, _ in lanes:
+    for line, offsets, first_place, last_place, payload_bytes, greatest_expiry, without_expiry, _, _ in lanes:
         index = offsets.tobytes()
         entries.append(
             layout.DirectoryEntry(
-                priority, len(offsets), at, first_place, last_place, payload_bytes, greatest_expiry, without_expiry,
+                line, len(offsets), at, first_place, last_place, payload_bytes, greatest_expiry, without_expiry,
                 layout.crc32c(index, header.salt),
             )
         )
@@ -67,15 +67,14 @@ def render_end(
         at += len(index)
     parts.append(bytes(_aligned(at) - at))
     directory = layout.pack_directory(entries)
-    places = [abs(place) for entry in entries for place in (entry.first_place, entry.last_place)]
     footer = layout.Footer(
         number=header.number,
         records_end=records_end,
         directory_start=_aligned(at),
-        priorities=len(entries),
+        lines=len(entries),
         count=sum(entry.count for entry in entries),
         least_sequence=min((lane[7] for lane in lanes), default=0),
-        greatest_sequence=max(places, default=0),
+        greatest_sequence=max((lane[8] for lane in lanes), default=0),
         greatest_expiry_ns=max((entry.greatest_expiry_ns for entry in entries), default=0),
         without_expiry=sum(entry.without_expiry for entry in entries),
         directory_crc=layout.crc32c(directory, header.salt),
@@ -107,6 +106,10 @@ class Segment:
         """Compaction: those whose place it took. They live on for whoever still holds an address in them."""
         self.has_damage = False
         """A record in it did not check when it was to be copied: compaction leaves it alone from then on."""
+        self.moving = 0
+        """How many records have moved from here or to here, and are not known on stable storage to have: see `Log.moved`."""
+        self.listed = False
+        """Whether the lines that are ordered by time read it through its index."""
         self.rotten_words = 0
         self.rebuilt_indexes = 0
         self._vouched: set[int] = set()
@@ -168,7 +171,7 @@ class Segment:
     @property
     def recyclable(self) -> bool:
         """Whether another segment could go on in this one's file and memory: consumed while it was still mapped, and nobody reads it."""
-        return self.map.live == 0 and self.map.mapped and self.footer is None and self._readers == 0 and not self._retired and not self.abandoned
+        return self.map.live == 0 and self.map.mapped and self.footer is None and self._readers == 0 and not (self._retired or self.abandoned or self.moving)
 
     @classmethod
     def reincarnate(cls, old: Segment, *, number: int, base_sequence: int, previous_end: int, now_ns: int) -> Segment:
@@ -265,8 +268,8 @@ class Segment:
 
     # --- reading records
 
-    def offsets(self, priority: int, position: int, first: int) -> tuple[int, array[int], int]:
-        """A window of the lane's records in this segment's own order, as offsets in units of 8.
+    def offsets(self, line: int, position: int, first: int) -> tuple[int, array[int], int]:
+        """A window of the line's records in this segment's own order, as offsets in units of 8.
 
         From `position` on; or, if `first` is given, from the record at that offset on. Returns (position of the window, window, version).
         """
@@ -274,23 +277,23 @@ class Segment:
         if self._retired:
             return position, array("I"), self.version
         if self.footer is None:
-            listed = self._listed(priority, position, first)
+            listed = self._listed(line, position, first)
             if listed is not None:
                 return listed
-        entry = self.directory.get(priority)
+        entry = self.directory.get(line)
         if entry is None:
             return position, array("I"), self.version
-        if priority not in self._vouched:
+        if line not in self._vouched:
             self._check_index(entry)
-            entry = self.directory.get(priority)
-            if entry is None:  # nothing of this priority has survived
+            entry = self.directory.get(line)
+            if entry is None:  # nothing of this line has survived
                 return position, array("I"), self.version
         if first:
             position = 0
             while True:
                 window = self._index_window(entry, position)
                 if not window:
-                    raise AssertionError(f"I2: {self.name} has no record of priority {priority} at {first}")
+                    raise AssertionError(f"I2: {self.name} has no record of line {line} at {first}")
                 try:
                     position += window.index(first // 8)
                     break
@@ -309,6 +312,7 @@ class Segment:
                 if self.on_damage is not None:
                     self.on_damage(self, offset, "stretch", data[offset - start : offset - start + length])
             lanes = build_index(data, start, found.records)
+            self.attach()
             left = len(found.records) - self.map.restrict_marks(found.records)
             if self.on_rebuilt is not None:
                 self.on_rebuilt(self, self.map.live - left)
@@ -318,10 +322,10 @@ class Segment:
                 self.disk.pwrite(fd, rebuilt, _aligned(end))
                 self.disk.truncate(fd, _aligned(end) + len(rebuilt))
             self.rebuilt_indexes += 1
-            self.directory = {entry.priority: entry for entry in entries}
+            self.directory = {entry.line: entry for entry in entries}
             self.footer = footer
             self.version += 1
-        self._vouched.add(entry.priority)
+        self._vouched.add(entry.line)
 
     def holds_nothing(self) -> bool:
         """Whether everything in it is settled. Where an index was made anew because of damage, a lease from before may have been counted twice: look."""
@@ -369,10 +373,41 @@ class Segment:
             self._listed_upto = tail
         return self._lists.setdefault(priority, array("I"))
 
+    def waiting_in(self, line: int) -> int:
+        """How many records of a line are not settled, for a sealed segment whose marks nobody changes now. Reads its part of the index, and needs no memory for it."""
+        if line in self.directory and line not in self._vouched:
+            self._check_index(self.directory[line])
+        entry = self.directory.get(line)
+        assert self.footer is not None
+        if entry is None or self.map.live == self.footer.count:
+            return 0 if entry is None else entry.count
+        if len(self.directory) == 1:
+            return int(self.map.live)
+        area = self.read(layout.MARKS_START, self.header.attempts_start - layout.MARKS_START)
+        waiting = position = 0
+        while window := self._index_window(entry, position):
+            waiting += len(window) - count_marked(area, self.header.salt, self.header.records_start, window)
+            position += len(window)
+        return waiting
+
+    def lists(self, line: int, offset: int) -> bool:
+        """Whether a record stands in this line of a sealed segment."""
+        entry, position = self.directory.get(line), 0
+        while entry is not None and (window := self._index_window(entry, position)):
+            if offset // 8 in window:
+                return True
+            position += len(window)
+        return False
+
     def recall(self, offset: int) -> bytes | None:
         """The stored payload of one record; None if it does not check."""
         found = self._record(offset)
-        return None if found is None else found[1]
+        return None if found is None else found[1][8 * found[0]["extension"] :]
+
+    def extension(self, offset: int) -> bytes:
+        """What a record says beside its payload; b"" if it does not check."""
+        found = self._record(offset)
+        return b"" if found is None else found[1][: 8 * found[0]["extension"]]
 
     def _record(self, offset: int) -> tuple[dict[str, Any], bytes] | None:
         head = self.read(offset, layout.RECORD_HEADER.size)
@@ -382,7 +417,7 @@ class Segment:
         body = self.read(offset + layout.RECORD_HEADER.size, fields["length"])
         if len(body) != fields["length"] or layout.crc32c(body, self.header.salt) != fields["payload_crc"]:
             return None
-        return fields, body[8 * fields["extension"] :]
+        return fields, body
 
     def set_aside(self, offset: int) -> None:
         """A record that the log vouches for does not check: keep its bytes, report it. The caller settles it."""
@@ -415,7 +450,7 @@ class Segment:
         size = _aligned(tail) + len(end)
         with self._shape:
             # A reader sees the lists or the index, never half of each.
-            self.directory = {entry.priority: entry for entry in entries}
+            self.directory = {entry.line: entry for entry in entries}
             self.footer = footer
             self._lists.clear()
             self.version += 1
@@ -437,14 +472,14 @@ class Segment:
         end, entries, footer = render_end(self.header, lanes, records_end, next_sequence)
         self.disk.pwrite(fd, end, _aligned(records_end))
         self.disk.datasync(fd)
-        self.directory = {entry.priority: entry for entry in entries}
+        self.directory = {entry.line: entry for entry in entries}
         self.footer = footer
         return _aligned(records_end) + len(end)
 
     def trust(self, footer: layout.Footer, directory: Iterable[layout.DirectoryEntry], marked: int) -> None:
         """Recovery: the segment is as its footer says, and `marked` of its records are settled."""
         self.footer = footer
-        self.directory = {entry.priority: entry for entry in directory}
+        self.directory = {entry.line: entry for entry in directory}
         self.map.restore(footer.records_end, footer.count, footer.count - marked)
 
     # --- the end
