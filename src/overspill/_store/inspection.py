@@ -120,7 +120,7 @@ class Inspection:
     @property
     def torn(self) -> tuple[str, ...]:
         """Segments at whose end something is missing that nothing vouches for, as a power cut leaves it. A batch that a kill left incomplete does not count."""
-        return tuple(each.name for each in self.segments if each.tail == "torn" or "CUT_WHOLE" in each.plan)
+        return tuple(each.name for each in self.segments if each.tail == "torn" or not {"CUT_WHOLE", "REMOVE_EMPTY"}.isdisjoint(each.plan))
 
     def __str__(self) -> str:
         lines = [

@@ -53,6 +53,8 @@ def pipe(folder: Path, memory: int, max_disk: int, frame: str, ack: bool, durabi
 
     def end(number: int, _: Any) -> None:
         nonlocal ended_by
+        if ended_by:
+            os._exit(128 + number)  # asked twice: what is in the log is safe, as after a kill
         ended_by = number
         carrying.interrupt()
 

@@ -16,25 +16,25 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..hybrid import HybridQueue
-from ..options import DISK_SIZE_MIN, GiB, KiB, MiB, Durability, WhenFull
+from ..options import GiB, KiB, MiB, Durability, WhenFull
 from ..salvage.folders import open_queue
 from ..salvage.moving import line_of
 from .frames import Framing, Lengths, Lines
 
 __all__ = ["DurablePipe", "Interrupted", "Report"]
 
-_BLOCK: Final = MiB
 _WRITE: Final = 256 * KiB
 _FRAMES_AT_ONCE: Final = 4096
-_RECORD: Final = 96
-"""About what a frame takes on disk beside its bytes."""
-_SHARE: Final = 32
-"""A block is no larger than this part of the disk limit; twice as much is kept free for what is in hand at the end."""
+_RECORD: Final = 88
+"""What a frame takes on disk beside its bytes, at the most: its header, padding, index entry and marks."""
+_RESERVE: Final = 64 * MiB
+"""So much of the disk limit, or a quarter, is kept free for what is in hand at the end: half for the reader, half for the writer."""
 
 
 class Interrupted(Exception):
@@ -71,13 +71,14 @@ class DurablePipe:
         self._source, self._sink = source, sink
         self._ack = ack
         self._stop_with_consumer = stop_with_consumer
-        self._block = max(4 * KiB, min(_BLOCK, max_disk // _SHARE))
         self._max_disk = max_disk
-        reserve = min(2 * self._block + 64 * KiB, max(0, max_disk - DISK_SIZE_MIN))
-        largest = max_disk // 4
+        self._half = min(_RESERVE, max_disk // 4) // 2
+        # A block may be all empty lines, and each of them is a record.
+        self._block = min(MiB, self._half // _RECORD)
+        largest = max_disk // 8
         self._framing: Framing = (Lines if frame == "line" else Lengths)(largest)
         self.queue: HybridQueue = open_queue(
-            folder, create=True, serializer="raw", durability=durability, memory_limit=memory, memory_size=1000 + memory // 64, max_disk_size=max_disk - reserve,
+            folder, create=True, serializer="raw", durability=durability, memory_limit=memory, memory_size=1000 + memory // 64, max_disk_size=max_disk - 2 * self._half,
             when_full=WhenFull.BLOCK,
         )  # fmt: skip
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
@@ -90,6 +91,8 @@ class DurablePipe:
         self._failed: BaseException | None = None
         self._stopping = self._writing = False
         self._woken, self._wake = os.pipe()
+        self._patient = _reopened(sink)
+        """The sink, opened anew so that a write into a full pipe returns: whoever waits for room must hear `interrupt`, and know how much was written. Or None, if it is no pipe."""
 
     def run(self) -> Report:
         """Carry frames until the source has ended and everything is written, the consumer has gone and the source has ended, or `interrupt`.
@@ -113,8 +116,9 @@ class DurablePipe:
             reader.join()
             kept = len(self.queue)
             self.queue.close()
-            os.close(self._woken)
-            os.close(self._wake)
+            for fd in (self._woken, self._wake, self._patient):
+                if fd is not None:
+                    os.close(fd)
         if self._failed is not None:
             raise self._failed
         return Report(self.frames_in, self.bytes_in, self.frames_out, self.bytes_out, kept, gone, self._stopping and not self._ended_by_itself, self._unfinished)
@@ -168,7 +172,7 @@ class DurablePipe:
 
     def _batches(self, frames: list[bytes]) -> Iterator[list[bytes]]:
         """Whole blocks where they are small enough for the log, else pieces: a batch must fit into one segment."""
-        most = min(_FRAMES_AT_ONCE, max(1, self._max_disk // _SHARE // _RECORD))
+        most = min(_FRAMES_AT_ONCE, max(1, self._half // _RECORD // 8))
         for at in range(0, len(frames), most):
             yield frames[at : at + most] if len(frames) > most else frames
 
@@ -187,7 +191,7 @@ class DurablePipe:
         size = 64  # of a frame, about
         while not self._stopping:
             self._arrived.clear()
-            most = max(1, min(_FRAMES_AT_ONCE, _WRITE // size))
+            most = max(1, min(_FRAMES_AT_ONCE, _WRITE // size, self._half // (size + _RECORD)))
             if self._ack:
                 n = self.queue._hand_over(self._write_acknowledged, most, _WRITE)
             else:
@@ -227,16 +231,30 @@ class DurablePipe:
         view, at = memoryview(data), 0
         try:
             while at < len(data):
-                self._writing = True
-                if self._stopping:
-                    raise Interrupted
-                written = os.write(self._sink, view[at:])
-                at += written
-                self._writing = False
+                at += self._write_some(view[at:])
         finally:
             self._writing = False
             self.bytes_out += at
             self.frames_out += len(frames) if at == len(data) else self._whole_frames(frames, at)
+
+    def _write_some(self, data: memoryview) -> int:
+        if self._patient is None:
+            self._writing = True  # from here on `interrupt` raises
+            if self._stopping:
+                raise Interrupted
+            written = os.write(self._sink, data)
+            self._writing = False
+            return written
+        try:
+            return os.write(self._patient, data)
+        except BlockingIOError:
+            room = select.poll()
+            room.register(self._patient, select.POLLOUT)
+            room.register(self._woken, select.POLLIN)
+            room.poll()
+            if self._stopping:
+                raise Interrupted from None
+            return 0
 
     def _whole_frames(self, frames: Sequence[bytes], upto: int) -> int:
         end = 0
@@ -245,3 +263,10 @@ class DurablePipe:
             if end > upto:
                 return n
         return len(frames)
+
+
+def _reopened(fd: int) -> int | None:
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC) if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
+    except OSError:
+        return None

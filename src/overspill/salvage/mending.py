@@ -68,7 +68,7 @@ def verify(path: str | os.PathLike[str], *, on_step: OnStep = lambda nbytes: Non
 def damage_of(found: Inspection) -> tuple[Problem, ...]:
     """What a check found that is not as it was written, torn ends included: those of a power cut, and damage that cannot be told from one."""
     torn = (
-        Problem(each.name, None, f"torn at its end: {each.torn_bytes:,} bytes, {each.torn_records:,} whole records among them, will be cut")
+        Problem(each.name, None, "all zeros" if "REMOVE_EMPTY" in each.plan else f"torn at its end: {each.torn_bytes:,} bytes, {each.torn_records:,} whole records among them, will be cut")
         for each in found.segments
         if each.name in found.torn
     )

@@ -1,0 +1,187 @@
+"""Export, import and drain: everything comes over as it was, and a kill in between costs nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import signal
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overspill import HybridQueue
+from overspill._store.inspection import items
+from overspill.salvage import drain, open_queue
+from overspill.salvage.jsonlines import last_complete_line, payload_of
+
+from .conftest import Run
+
+VALUES = [None, True, 0, -(1 << 62), 1 << 80, 1.5, float("inf"), "text", "ü\n\u2028", b"bytes\xff", (1, (2, "three")), [1, [2, None]], {"a": 1, "b": [b"c"]}, {1: 2},
+          datetime(2026, 1, 31, tzinfo=timezone.utc)]  # fmt: skip
+
+
+def facts(folder: Path) -> list[tuple[Any, ...]]:
+    """Everything about every item but its sequence number and where it lies."""
+    return [(payload_of(item), item.kind, item.priority, item.id, item.enqueued_ns, item.expiry_ns, item.attempts) for item in items(folder)]
+
+
+@pytest.fixture
+def all_kinds(tmp_path: Path) -> Path:
+    with HybridQueue("all", tmp_path, compression="zstd") as q:
+        for n, value in enumerate(VALUES):
+            q.enqueue(value, priority=(64, 128, 200)[n % 3], ttl=None if n % 2 else 1e6)
+        q.enqueue(b"long enough to be compressed " * 50)
+        q.enqueue_front("first")
+        q.lease(0).nack()
+        q.lease(0).nack()
+    for n, name in enumerate(("json", "msgpack", "pickle")):
+        with HybridQueue("all", tmp_path, serializer=name) as q:
+            q.enqueue([n, "two"])
+    return tmp_path / "all"
+
+
+def test_everything_comes_back_as_it_was(run: Run, all_kinds: Path, tmp_path: Path) -> None:
+    lines = run("export", all_kinds).stdout_bytes
+    assert len(lines.splitlines()) == len(VALUES) + 5
+    run("import", tmp_path / "copy", stdin=lines)
+    assert facts(tmp_path / "copy") == facts(all_kinds)
+    run("drain", tmp_path / "copy", tmp_path / "third")
+    assert facts(tmp_path / "third") == facts(all_kinds) and facts(tmp_path / "copy") == []
+
+
+def test_what_json_can_say_is_readable(run: Run, jobs: Path) -> None:
+    found = [json.loads(line) for line in run("export", jobs).stdout.splitlines()]
+    assert found[0]["text"] == "ü text" and found[1]["item"] == {"job": 7, "tags": ["a", None]}
+    assert all("base64" in each for each in found[2:])
+    assert found[0]["attempts"] == 1 and found[1]["expires_at"] > found[1]["enqueued_at"] > "2026"
+
+
+def test_line_written_by_hand_needs_only_the_item(run: Run, tmp_path: Path) -> None:
+    run("import", tmp_path / "q", stdin=b'{"text": "one"}\n\n{"item": {"job": 2}, "priority": 200}\n{"base64": "AAE="}\n')
+    with HybridQueue("q", tmp_path) as q:
+        assert list(q) == [{"job": 2}, "one", b"\0\1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"nonsense", b"[]", b"{}", b'{"text": 1}', b'{"text": "a", "item": 1}', b'{"base64": "A"}', b'{"text": "a", "priority": 256}', b'{"text": "a", "id": "x"}', b'{"text": "a", "new": 1}',
+     b'{"text": "a", "enqueued_at": "yesterday"}', b'{"text": "a", "attempts": true}', b'{"base64": "AA==", "kind": "what"}', b"\xff", b'{"item": ' + b"[" * 5000 + b"]" * 5000 + b"}"],
+)  # fmt: skip
+def test_bad_line_is_named_and_what_came_before_stays(run: Run, tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "lines").write_bytes(b'{"text": "before"}\n' + line + b'\n{"text": "behind"}\n')
+    said = run("import", tmp_path / "q", tmp_path / "lines", code=2).output
+    assert said.startswith("overspill: line 2 is no exported item: ") and said.count("\n") == 1
+    with HybridQueue("q", tmp_path) as q:
+        assert len(q) == 0  # batches are all or nothing
+
+
+# --- resuming
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_export_that_was_cut_short_goes_on_behind_its_last_complete_line(run: Run, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    with HybridQueue("q", tmp_path, memory_size=2) as q:
+        for n in range(60):
+            q.enqueue(b"%d" % n * rng.randrange(1, 30), priority=rng.choice((1, 128, 255)))
+            if n % 9 == 0:
+                q.enqueue_front(b"front %d" % n)
+    whole = run("export", tmp_path / "q").stdout_bytes
+    cut = rng.randrange(len(whole))
+    (tmp_path / "out").write_bytes(whole[:cut])
+    run("export", tmp_path / "q", "--output", tmp_path / "out", "--resume")
+    assert (tmp_path / "out").read_bytes() == whole
+    run("export", tmp_path / "q", "--output", tmp_path / "out", "--resume")
+    assert (tmp_path / "out").read_bytes() == whole
+    run("export", tmp_path / "q", "--output", tmp_path / "out", code=2)
+
+
+def test_last_complete_line_is_found_from_the_end(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    for _ in range(50):
+        lines = [b"x" * rng.choice((0, 1, 5, 70_000, 131_071)) for _ in range(rng.randrange(5))]
+        torn = b"y" * rng.choice((0, 3, 70_000))
+        data = b"".join(line + b"\n" for line in lines)
+        assert last_complete_line(io.BytesIO(data + torn)) == ((len(data), lines[-1]) if lines else (0, b""))
+
+
+def test_import_that_was_killed_goes_on(run: Run, tmp_path: Path, started: Any) -> None:
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(20_000)])
+    run("export", tmp_path / "q", "--output", tmp_path / "lines")
+    importing = started("import", tmp_path / "copy", tmp_path / "lines")
+    while not (tmp_path / "copy").is_dir() or HybridQueue.inspect(tmp_path / "copy").waiting < 3000:
+        time.sleep(0.005)
+    importing.kill()
+    importing.wait()
+    before = HybridQueue.inspect(tmp_path / "copy").waiting
+    told = json.loads(run("import", tmp_path / "copy", tmp_path / "lines", "--resume", "--json").stdout)
+    assert told["passed_over"] >= before >= 3000 and sum(told.values()) == 20_000
+    assert facts(tmp_path / "copy") == facts(tmp_path / "q")
+
+
+# --- draining
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.battery) for seed in range(1, 20))])
+def test_drain_that_is_killed_again_and_again_moves_everything_once(run: Run, tmp_path: Path, started: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    with HybridQueue("q", tmp_path, memory_size=10) as q:
+        for n in range(10):
+            q.enqueue_batch([b"%d-%d" % (n, m) for m in range(500)], priority=rng.choice((64, 128, 200)))
+    everything = facts(tmp_path / "q")
+    for _ in range(3):
+        draining = started("drain", tmp_path / "q", tmp_path / "new", "--batch", 20)
+        enough = rng.randrange(0, 1500) + (HybridQueue.inspect(tmp_path / "new").waiting if (tmp_path / "new").is_dir() else 0)
+        while draining.poll() is None and (not (tmp_path / "new").is_dir() or HybridQueue.inspect(tmp_path / "new").waiting < enough):
+            time.sleep(0.005)
+        draining.kill()
+        draining.wait()
+    run("drain", tmp_path / "q", tmp_path / "new", "--batch", 20)
+    assert facts(tmp_path / "new") == everything
+    run("get", tmp_path / "q", code=1)
+
+
+def test_batch_that_had_arrived_before_a_kill_is_not_put_again(tmp_path: Path) -> None:
+    """The instant that matters: in the target, and still in the source."""
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(10)])
+    everything = facts(tmp_path / "q")
+    with open_queue(tmp_path / "q") as source, open_queue(tmp_path / "new", create=True) as target:
+        with pytest.raises(ZeroDivisionError):
+            source._hand_over(lambda batch: (target._restore(batch), 1 / 0), 4, 1 << 20)
+        assert len(source) == 10
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue(b"urgent, and new", priority=255)
+    with open_queue(tmp_path / "q") as source, open_queue(tmp_path / "new") as target:
+        assert drain(source, target, batch_items=4) == (7, 4)
+    assert sorted(facts(tmp_path / "new"))[:10] == sorted(everything)
+
+
+def test_command_that_fails_gets_its_batch_again(run: Run, tmp_path: Path) -> None:
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(10)])
+    out = tmp_path / "out"
+    said = run("drain", tmp_path / "q", "--batch", 4, "--exec", f"batch=$(cat); case $batch in *5*) exit 3;; esac; echo \"$batch\" >> {out}", code=2).output
+    assert "ended with 3 over a batch of 4 items, which are back in the queue" in said
+    with HybridQueue("q", tmp_path) as q:
+        assert q.peek() == b"4"
+    run("drain", tmp_path / "q", "--batch", 4, "--exec", f"cat >> {out}")
+    assert out.read_bytes().splitlines() == [b"%d" % n for n in range(10)]
+
+
+def test_interrupted_drain_is_clean(tmp_path: Path, started: Any) -> None:
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(5000)])
+    draining = started("drain", tmp_path / "q", "--batch", 10, "--exec", "cat; sleep 0.01")
+    got = draining.stdout.readline()
+    draining.send_signal(signal.SIGINT)
+    got += draining.stdout.read()
+    assert draining.wait(30) == 130 and draining.stderr.read() == b"stopped\n"
+    with HybridQueue("q", tmp_path) as q:
+        left = [int(item) for item in q]
+    assert left == list(range(left[0], 5000)) and left[0] <= len(got.splitlines())

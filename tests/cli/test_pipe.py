@@ -1,0 +1,236 @@
+"""The durable pipe: nothing lost between a producer and a consumer, through slow ones, dead ones, kills and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overspill import CorruptedData, HybridQueue, ItemTooLarge, KiB, MiB
+from overspill.pipe import DurablePipe, Lengths, Lines
+
+from .conftest import OVERSPILL, Run
+
+
+def line(n: int, size: int = 100) -> bytes:
+    return b"%010d " % n + b"x" * (size - 12) + b"\n"
+
+
+def numbers(data: bytes) -> list[int]:
+    """Of the complete lines."""
+    return [int(each[:10]) for each in data.split(b"\n")[:-1]]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for another process to have done something."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            if true():
+                return
+        except FileNotFoundError:
+            pass  # it has not come to make its folder
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def carried(folder: Path, data: bytes, **options: Any) -> bytes:
+    """What a run makes of this input."""
+    ran = subprocess.run([*OVERSPILL, "pipe", folder, *(word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value)) if word != "True")],
+                         input=data, capture_output=True, timeout=60)  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    return ran.stdout
+
+
+# --- frames
+
+
+@pytest.mark.parametrize("framing", [Lines, Lengths])
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_are_the_same_however_the_stream_was_read(framing: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    frames = [rng.randbytes(rng.choice((0, 1, 3, 50))).replace(b"\n", b".") for _ in range(rng.randrange(30))]
+    data = framing(100).join(frames)
+    cut = framing(100)
+    found, at = [], 0
+    while at < len(data):
+        step = rng.choice((1, 2, 7, 60))
+        found += cut.feed(data[at : at + step])
+        at += step
+    assert found == frames and cut.rest() == b""
+    assert sum(map(cut.size_of, frames)) == len(data)
+
+
+def test_line_that_never_ends_is_refused_before_it_fills_the_memory() -> None:
+    cut = Lines(1000)
+    with pytest.raises(ItemTooLarge, match="a line is too long"):
+        for _ in range(100):
+            cut.feed(b"x" * 100)
+
+
+def test_stream_that_is_not_framed_by_length_is_refused() -> None:
+    with pytest.raises(CorruptedData, match="byte 5 claims to be"):
+        Lengths(1000).feed(b"\0\0\0\1xGET / HTTP/1.1\r\n")
+
+
+# --- whole runs
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"a", b"a\n", b"a\nb", b"\n\n\xff\x00\r\n", b"".join(line(n) for n in range(20_000))], ids=len)
+@pytest.mark.parametrize("ack", [False, True])
+def test_what_comes_out_is_what_went_in(tmp_path: Path, data: bytes, ack: bool) -> None:
+    assert carried(tmp_path / "q", data, ack=ack) == data if ack else carried(tmp_path / "q", data) == data
+
+
+def test_frames_by_length(tmp_path: Path) -> None:
+    data = Lengths(100).join([b"", b"one\ntwo", bytes(range(256)) * 10])
+    assert carried(tmp_path / "q", data, frame="length") == data
+
+
+def test_spilled_and_small_it_comes_out_in_order(tmp_path: Path) -> None:
+    data = b"".join(line(n, 1000) for n in range(20_000))
+    assert carried(tmp_path / "q", data, memory="4KiB", max_disk="1MiB") == data
+
+
+def test_stream_broken_off_inside_a_frame_is_told(tmp_path: Path) -> None:
+    ran = subprocess.run([*OVERSPILL, "pipe", "--frame", "length", tmp_path / "q"], input=b"\0\0\0\4four\0\0\0\4fo", capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, b"\0\0\0\4four") and b"6 bytes of it are not kept" in ran.stderr
+
+
+def test_producer_is_read_while_the_consumer_does_not_read(tmp_path: Path, started: Any) -> None:
+    """A pipe holds a MiB at the most; twenty go in before anybody reads."""
+    data = [line(n, 1000) for n in range(20_000)]
+    carrying = started("pipe", tmp_path / "q", "--memory", "64KiB")
+    carrying.stdin.write(b"".join(data))
+    carrying.stdin.close()
+    until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 20_000)
+    assert carrying.stdout.read() == b"".join(data) and carrying.wait(30) == 0
+
+
+def test_gone_consumer_loses_nothing_and_the_next_run_goes_on(tmp_path: Path, started: Any) -> None:
+    carrying = started("pipe", tmp_path / "q")
+    carrying.stdin.write(b"".join(line(n) for n in range(1000)))
+    carrying.stdin.flush()
+    got = carrying.stdout.readline()
+    carrying.stdout.close()
+    for start in range(1000, 60_000, 1000):  # read on to its end, long after the consumer died
+        carrying.stdin.write(b"".join(line(n) for n in range(start, start + 1000)))
+    carrying.stdin.close()
+    assert carrying.wait(30) == 0 and b"the consumer has gone" in carrying.stderr.read()
+    rest = numbers(carried(tmp_path / "q", b""))
+    assert got == line(0) and rest == list(range(60_000 - len(rest), 60_000)) and len(rest) >= 50_000
+
+
+def test_stopping_with_the_consumer(tmp_path: Path, started: Any) -> None:
+    carrying = started("pipe", tmp_path / "q", "--stop-with-consumer")
+    carrying.stdout.close()
+    carrying.stdin.write(line(0))
+    carrying.stdin.flush()
+    assert carrying.wait(30) == 0  # although its source has not ended
+    assert numbers(carried(tmp_path / "q", b"")) == [0]
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.battery) for seed in range(1, 40))])
+@pytest.mark.parametrize("ack", [False, True], ids=["ordinary", "ack"])
+def test_killed_it_goes_on_where_it_was(tmp_path: Path, started: Any, ack: bool, seed: int) -> None:
+    rng = random.Random(seed)
+    how = ["--memory", rng.choice(("4KiB", "64MiB")), *(["--ack"] if ack else [])]
+    n, last, gap = 0, -1, 0
+    for _ in range(3):
+        carrying = started("pipe", tmp_path / "q", *how)
+        amount = rng.randrange(5_000, 20_000)
+        carrying.stdin.write(b"".join(line(i) for i in range(n, n + amount)))
+        carrying.stdin.flush()
+        n += amount
+        # All of it is in the log: what a kill takes now is what it has in hand on its way out.
+        until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > n)
+        got = os.read(carrying.stdout.fileno(), rng.randrange(1, MiB))
+        carrying.kill()
+        got += carrying.stdout.read()
+        found = numbers(got)
+        assert found == list(range(found[0], found[0] + len(found)))
+        gap = max(gap, found[0] - last - 1)
+        assert found[0] <= last + 1 + 256 * KiB // 100 if not ack else found[0] <= last + 1, (seed, found[0], last)
+        last = found[-1]
+    rest = numbers(carried(tmp_path / "q", b"", **({"ack": True} if ack else {})))
+    assert rest == list(range(rest[0], n)) if rest else last == n - 1
+    if ack and rest:
+        assert rest[0] <= last + 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("ack", [False, True], ids=["ordinary", "ack"])
+def test_interrupted_it_keeps_everything_and_the_line_that_was_begun(tmp_path: Path, started: Any, number: int, code: int, ack: bool) -> None:
+    carrying = started("pipe", tmp_path / "q", *(["--ack"] if ack else []))
+    carrying.stdin.write(b"".join(line(n) for n in range(30_000)) + b"0000030000 begun")
+    carrying.stdin.flush()
+    until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 30_000)
+    carrying.send_signal(number)  # it is writing into a pipe that nobody reads
+    assert carrying.wait(30) == code
+    found = numbers(carrying.stdout.read())
+    rest = carried(tmp_path / "q", b"")
+    assert rest.endswith(b"0000030000 begun\n")
+    assert found == list(range(len(found))) and (after := numbers(rest)) == list(range(after[0], 30_001)) and len(found) - 3000 < after[0] <= len(found)
+    if not ack:
+        assert after[0] == len(found)
+
+
+def test_interrupted_when_the_disk_limit_is_reached_it_keeps_what_it_has_in_hand(tmp_path: Path, started: Any) -> None:
+    carrying = started("pipe", tmp_path / "q", "--max-disk", "1MiB", "--memory", "4KiB")
+    written = 0
+
+    def produce() -> None:
+        nonlocal written
+        try:
+            while True:
+                written += os.write(carrying.stdin.fileno(), line(written // 100))
+        except BrokenPipeError:
+            pass
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    before = -1
+
+    def is_stuck() -> bool:
+        nonlocal before
+        time.sleep(0.3)
+        stuck, before = before == written > MiB, written
+        return stuck
+
+    until(is_stuck)
+    carrying.send_signal(signal.SIGINT)
+    assert carrying.wait(30) == 130
+    found = numbers(carrying.stdout.read())
+    carrying.stdin.close()
+    producer.join()
+    assert sum(file.stat().st_size for file in (tmp_path / "q").iterdir()) <= MiB
+    rest = numbers(carried(tmp_path / "q", b"", max_disk="1MiB"))
+    assert found + rest == list(range(len(found) + len(rest))) and len(rest) > 3000
+
+
+def test_summary_in_json(run: Run, tmp_path: Path) -> None:
+    ran = subprocess.run([*OVERSPILL, "pipe", "--json", tmp_path / "q"], input=b"a\nb\n", capture_output=True, timeout=60)
+    told = json.loads(ran.stderr)
+    assert (told["frames_in"], told["frames_out"], told["bytes_out"], told["kept"]) == (2, 2, 4, 0)
+
+
+def test_pipe_is_there_for_programs(tmp_path: Path) -> None:
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out)
+    os.write(into, b"one\ntwo\n")
+    os.close(into)
+    report = carrying.run()
+    os.close(out)
+    assert os.read(sink, 100) == b"one\ntwo\n" and report.frames_out == 2 and carrying.queue.closed
+    os.close(sink)
+    os.close(source)
