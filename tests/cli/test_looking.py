@@ -13,7 +13,7 @@ from overspill import HybridQueue
 
 from .conftest import Run, fingerprint
 
-LOOKS = (["stats"], ["ls"], ["peek", "--count", 5], ["verify"], ["repair"], ["export"])
+LOOKS = (["stats"], ["ls"], ["peek", "--count", 5], ["verify"], ["repair"], ["export"], ["top", "--once"])
 
 
 @pytest.mark.parametrize("words", LOOKS, ids=lambda words: words[0])

@@ -6,6 +6,7 @@ dequeued for as long as was asked, persist, unlock. Both leave nothing half done
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import secrets
 import threading
@@ -37,6 +38,11 @@ from .waiters import Waiters
 from .waiting import Steps, blocking
 
 __all__ = ["Assembled"]
+
+_SAID = (
+    "waiting", "in_flight", "delayed", "memory_items", "memory_bytes", "memory_ratio", "disk_items", "disk_ratio", "pressure", "enqueued", "dequeued", "redelivered", "expired", "dropped",
+    "quarantined", "spilled", "syncs", "sync_seconds_last", "sync_seconds_max", "sync_seconds_total",
+)  # fmt: skip
 
 _open_queues: weakref.WeakSet[Assembled] = weakref.WeakSet()
 
@@ -312,6 +318,13 @@ class Assembled(Keeping):
                 refused=dict(self._refused), sync_latency=latency, disk_limit=log.max_bytes if log is not None else None, opened_at=self._opened_ns / 1e9,
                 state="broken" if log is not None and log.broken is not None and self._state != "closed" else self._state,
             )
+
+    def _say_how_it_is(self) -> None:
+        """What only the owner knows, for who looks at the folder from outside; at most once a sync, where the pump is anyway."""
+        if self._lock is not None and self._lock.held:
+            now = self.stats()
+            said = {key: getattr(now, key) for key in _SAID} | {"at_ns": self._now_ns(), "durability": self._options.durability.name.lower(), "max_disk_size": self._options.max_disk_size}
+            self._lock.say(json.dumps(said).encode())
 
     def _oldest_cold_ns(self) -> int:
         """When the oldest item was enqueued, the cold ones included: the first record of every line's first run tells."""

@@ -201,6 +201,7 @@ class Keeping(Spilling, Taking):
             pass
         self._timed_sync()
         self._list_sealed()
+        self._say_how_it_is()
         if self._log.next_number == self._last_number:
             self._log.drop_spares()  # nothing was rolled for a while: nobody needs them
         self._last_number = self._log.next_number

@@ -87,6 +87,9 @@ class Parts(HotQueue):
     def _emptied(self, map: SegmentMap) -> None:
         raise NotImplementedError
 
+    def _say_how_it_is(self) -> None:
+        raise NotImplementedError
+
     def _relieve(self) -> None:
         raise NotImplementedError
 

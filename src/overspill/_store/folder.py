@@ -123,11 +123,15 @@ class FolderLock(FileLock):
 
     def __init__(self, disk: Disk, clock: Clock = time.time_ns) -> None:
         super().__init__(disk, LOCK_NAME)
-        # A full disk must not keep the queue from opening: the line is for people.
+        self._line = _holder_line(self.pid, clock()).encode()
+        self.say(b"")
+
+    def say(self, text: bytes) -> None:
+        """Write a line below the one that says who holds the folder, for people beside the owner: it is neither synced nor believed, and a full disk keeps nobody from opening."""
         with suppress(OSError):
-            line = _holder_line(self.pid, clock()).encode()
-            disk.pwrite(self.fd, line, 0)
-            disk.truncate(self.fd, len(line))
+            said = self._line + text + b"\n" if text else self._line
+            self._disk.pwrite(self.fd, said, 0)
+            self._disk.truncate(self.fd, len(said))
 
     def _shown(self) -> str:
         return self._disk.path

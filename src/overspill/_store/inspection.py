@@ -10,6 +10,7 @@ exactly: files may come and go while they are looked at. What looks wrong is the
 from __future__ import annotations
 
 import heapq
+import json
 import os
 from array import array
 from collections import Counter
@@ -109,6 +110,8 @@ class Inspection:
     unknown_names: tuple[str, ...]
     holder: str | None
     """What the lock file says of who has the queue open. For people: it may have gone without saying so."""
+    owner: Mapping[str, Any] | None
+    """What the owner said of itself at its last sync, which only it can know: what is in memory, drops, sync latency. For people, like `holder`."""
     clean: bool
     """As an orderly close leaves it."""
     deep: bool
@@ -195,6 +198,7 @@ def _look(disk: Disk, deep: bool, on_step: OnStep) -> Inspection:
         by_priority.update(view.by_priority)
     joined = [(each, view) for each, view in zip(found, views, strict=True) if view.waiting]
     oldest, newest = _times(disk, joined)
+    holder, owner = _lock_file(disk)
     return Inspection(
         path=disk.path,
         queue=queue.hex() if queue else None,
@@ -215,7 +219,8 @@ def _look(disk: Disk, deep: bool, on_step: OnStep) -> Inspection:
         problems=tuple(problems),
         leftovers=leftovers,
         unknown_names=tuple(entry.name for parsed, entry in names if parsed.kind is Kind.FOREIGN),
-        holder=_holder(disk),
+        holder=holder,
+        owner=owner,
         clean=not problems and not leftovers and all(each.ending is Ending.SEALED for each in found),
         deep=deep,
     )
@@ -231,13 +236,20 @@ def _quarantined(disk: Disk, listing: list[Any]) -> list[int]:
         return []
 
 
-def _holder(disk: Disk) -> str | None:
+def _lock_file(disk: Disk) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Who holds the folder, and what the owner last said of itself."""
     try:
         with Reader(disk, layout.LOCK_NAME) as file:
-            line = file.read(0, 512).decode("ascii", "replace")
+            first, _, rest = file.read(0, 4096).partition(b"\n")
     except FileNotFoundError:
-        return None
-    return "".join(character for character in line if character.isprintable()) or None
+        return None, None
+    holder = "".join(character for character in first[:512].decode("ascii", "replace") if character.isprintable()) or None
+    line, end, _ = rest.partition(b"\n")
+    try:
+        owner = json.loads(line) if end else None
+    except ValueError:
+        owner = None  # half written
+    return holder, owner if holder and isinstance(owner, dict) else None
 
 
 def _joins(each: Found) -> bool:

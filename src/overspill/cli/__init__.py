@@ -24,12 +24,13 @@ from .moving import drain, export, import_
 from .operating import config, metrics, serve_metrics
 from .piping import pipe
 from .program import INTERRUPTED, Program, main
+from .top import top
 
 __all__ = ["INTERRUPTED", "Program", "main"]
 
 SECTIONS = {
     "Put and get": (put, get, pipe),
-    "Look, beside a running owner too": (stats, ls, peek),
+    "Look, beside a running owner too": (stats, top, ls, peek),
     "Salvage": (verify, repair, export, import_, drain, compact),
     "Operate": (serve_metrics, metrics, config),
     "Try it": (demo,),
