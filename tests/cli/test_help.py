@@ -67,6 +67,7 @@ def test_overview_lists_every_command_with_a_whole_sentence(run: Run) -> None:
     said = run("--help").stdout
     for name in main.commands:
         assert f"\n  {name} " in said
+    assert "..." not in said.split("COMMAND [ARGS]...", 1)[1], "a sentence was cut"
     assert max(map(len, said.splitlines())) <= 80
 
 

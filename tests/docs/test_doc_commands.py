@@ -27,7 +27,8 @@ def commands(page: Path) -> list[list[str]]:
     """The command lines of a page: those of its console blocks, and the code spans that begin like one."""
     lines = [line[2:] for block in blocks(page) if block.language == "console" for line in block.text.splitlines() if line.startswith("$ ")]
     lines += [span for span in code_spans(prose(page)) if re.match(r"(make|overspill|python -m|pip install) ", span)]
-    return [shlex.split(line, comments=True) for line in lines]
+    ours = [re.search(r"(?:^|\| )((?:make|overspill|python -m|pip install) .*?)(?= \||$)", line) for line in lines]
+    return [shlex.split(piece[1] if piece else line, comments=True) for piece, line in zip(ours, lines, strict=True)]
 
 
 def unknown(command: list[str]) -> str | None:
@@ -43,6 +44,8 @@ def unknown(command: list[str]) -> str | None:
         case ["pip", "install", *words]:
             extras = {extra for word in words for group in re.findall(r"\[(.*?)\]", word) for extra in group.split(",")}
             return f"no extra {extras - EXTRAS}" if extras - EXTRAS else None
+        case ["python", "-m", "benchmarks.pipe", *_]:
+            return None if (ROOT / "benchmarks" / "pipe.py").exists() else "it is gone"
         case ["python", "-m", "benchmarks", *flags]:
             known = _flags_of_the_benchmarks()
             return next((f"no option {flag}" for flag in flags if flag.startswith("-") and flag not in known), None)

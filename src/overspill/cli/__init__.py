@@ -16,6 +16,8 @@ except ModuleNotFoundError:
     print('overspill: the command line needs one more package: pip install "overspill[cli]"', file=sys.stderr)
     raise SystemExit(2) from None
 
+from .bench import bench
+from .completion import completion
 from .demo import demo
 from .feeding import get, put
 from .looking import ls, peek, stats
@@ -33,7 +35,8 @@ SECTIONS = {
     "Look, beside a running owner too": (stats, top, ls, peek),
     "Salvage": (verify, repair, export, import_, drain, compact),
     "Operate": (serve_metrics, metrics, config),
-    "Try it": (demo,),
+    "Try it": (demo, bench),
+    "Set up": (completion,),
 }
 
 for title, commands in SECTIONS.items():

@@ -36,7 +36,7 @@ from .program import Failure, command, json_option, print_json, require_extra
 @click.option("--keep", is_flag=True, help="Leave the folder with all files in place.")
 @json_option
 def demo(duration: float, streams: int, seed: int, below: Path | None, keep: bool, as_json: bool) -> None:
-    """The main job: mirror live HLS streams to an origin that fails, and lose nothing.
+    """Do the main job: mirror HLS streams to an origin that fails.
 
     Encodes real streams, queues every segment with little memory, uploads to a local HTTP server that is slow, says
     503 and is down for a while, and kills the queue's process with SIGKILL on the way. Then compares every byte.

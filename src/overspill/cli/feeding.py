@@ -62,7 +62,7 @@ def open_or_wait(folder: Path, wait: bool, **options: Any) -> HybridQueue:
 def put(
     folder: Path, files: tuple[Path, ...], raw: bool, priority: int, ttl: float | None, batch: int | None, durability: str, max_disk: int, wait: bool, as_json: bool
 ) -> None:
-    """Put items into the queue in DIR: one for each line of stdin, or of FILES.
+    """Put items into a queue: each line of stdin, or of FILES.
 
     An item is the bytes of its line without the newline. The queue is made if it is not there.
     """
@@ -146,7 +146,7 @@ def _lines(files: tuple[Path, ...], batch: int | None, bar: Callable[[int], None
 @click.option("--ack-file", type=click.Path(path_type=Path), help="A FIFO (made if missing): each line read from it acknowledges the oldest item that is out.")
 @json_option
 def get(folder: Path, count: int | None, wait: bool, raw: bool, ack_file: Path | None, as_json: bool) -> None:
-    """Take items from the queue in DIR and print them, a line each, until it is empty.
+    """Take items and print them, a line each, until none is left.
 
     Text and bytes are printed as they are, anything else as JSON; --json prints a line of JSON for each item, with id, priority and attempts. An item leaves the queue when
     it has been written, or with --ack-file when the consumer says so: if this process dies first, or the consumer goes away, it stays. Exits with 1 if there was nothing.

@@ -30,7 +30,7 @@ __all__ = ["ls", "peek", "stats"]
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @json_option
 def stats(folder: Path, as_json: bool) -> None:
-    """What is in the queue in DIR: how much waits, how old it is, what it takes, who has it.
+    """Tell what is in a queue: how much, how old, who has it.
 
     Reads headers, footers and settle marks, and what is not sealed yet; `verify` reads everything.
     """
@@ -136,7 +136,7 @@ def _row(name: str, found: Inspection | Exception) -> list[str]:
 @click.option("--raw", is_flag=True, help="Only the payload of each item, with nothing added.")
 @json_option
 def peek(folder: Path, count: int, raw: bool, as_json: bool) -> None:
-    """Show what would come out of the queue in DIR next, and leave it there.
+    """Show what would come out next, and leave it there.
 
     Exits with 1 if nothing waits.
     """

@@ -23,9 +23,9 @@ def _segment_bytes(folder: Path) -> int:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @json_option
 def verify(folder: Path, as_json: bool) -> None:
-    """Check every checksum, mark word and footer of the queue in DIR; say what is wrong, and where.
+    """Check every checksum, mark word and footer of a queue.
 
-    Changes nothing, and works beside a running owner and on a copy. Exits with 1 if it finds damage.
+    Says what is wrong, and where. Changes nothing, and works beside a running owner and on a copy. Exits with 1 if it finds damage.
     """
     with progress("verify", total=_segment_bytes(folder), unit="bytes") as bar:
         found = salvage.verify(folder, on_step=bar)
@@ -48,7 +48,7 @@ def verify(folder: Path, as_json: bool) -> None:
 @click.option("--apply", "applies", is_flag=True, help="Do it. What is replaced is kept in DIR/quarantine.")
 @json_option
 def repair(folder: Path, applies: bool, as_json: bool) -> None:
-    """Show what would be done to make the queue in DIR whole, and with --apply do it.
+    """Show what would make a queue whole; with --apply, do it.
 
     Opening the queue does the same where it must; repair also reads every item now. Exits with 1 if there is something to do and --apply is not given.
     """
@@ -83,7 +83,10 @@ def repair(folder: Path, applies: bool, as_json: bool) -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @json_option
 def compact(folder: Path, as_json: bool) -> None:
-    """Give disk space back: let expired items leave, rewrite segments of which little is left."""
+    """Give disk space back.
+
+    Expired items leave, and segments of which little is left are rewritten.
+    """
     with progress("compact", total=None):
         given_back = salvage.compact(folder)
     if as_json:

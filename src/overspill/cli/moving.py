@@ -24,9 +24,10 @@ __all__ = ["drain", "export", "import_"]
 @click.option("--resume", is_flag=True, help="Go on with a file that was cut short: behind its last complete line.")
 @json_option
 def export(folder: Path, output: Path | None, resume: bool, as_json: bool) -> None:
-    """Print what waits in the queue in DIR as JSON Lines, with ids, priorities, dates and attempts; take nothing.
+    """Print what waits as JSON Lines, and take nothing.
 
-    Works beside a running owner and on a damaged copy: damaged items are left out and named on stderr, and a wrong payload is never written. Exits with 1 if any was left out.
+    With ids, priorities, dates and attempts. Works beside a running owner and on a damaged copy: damaged items are left out and named
+    on stderr, and a wrong payload is never written. Exits with 1 if any was left out.
     """
     if resume and output is None:
         raise Failure("--resume needs --output, the file to go on with")
@@ -69,9 +70,9 @@ def _summary(done: salvage.Exported) -> str:
 @click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
 @json_option
 def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_json: bool) -> None:
-    """Put the items of an export, FILE or stdin, into the queue in DIR, which is made if it is not there.
+    """Put the items of an export, FILE or stdin, into a queue.
 
-    Every item keeps its id, dates, priority and attempts. A line needs only one of the keys text, item and base64.
+    The queue is made if it is not there. Every item keeps its id, dates, priority and attempts. A line needs only one of the keys text, item and base64.
     """
     if resume and file is None:
         raise Failure("--resume needs FILE: it is read twice")
@@ -92,7 +93,7 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
 @click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder TARGET never takes more.")
 @json_option
 def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_disk: int, as_json: bool) -> None:
-    """Move everything from the queue in DIR to the queue in TARGET, or to a command.
+    """Move everything to another queue, or to a command.
 
     An item leaves DIR when its batch has arrived. Killed and run again, a drain into TARGET loses nothing and repeats nothing; a command may get its last batch again.
     """

@@ -36,10 +36,10 @@ _EVERY_S: Final = 0.5
 @click.option("--quiet", "-q", is_flag=True, help="No status line on a terminal.")
 @json_option
 def pipe(folder: Path, memory: int, max_disk: int, frame: str, ack: bool, durability: str, stop_with_consumer: bool, quiet: bool, as_json: bool) -> None:
-    """Carry stdin to stdout through the queue in DIR: `producer | overspill pipe DIR | consumer`.
+    """A durable pipe: stdin to stdout through a queue.
 
-    The producer is read on when the consumer is slow; when it has gone, everything is kept to the producer's end. The next run begins with what was kept, after a kill too. --json prints
-    a summary on stderr.
+    As in `producer | overspill pipe DIR | consumer`. The producer is read on when the consumer is slow; when it has gone, everything is
+    kept to the producer's end. The next run begins with what was kept, after a kill too. --json prints a summary on stderr.
     """
     if max_disk < 2 * DISK_SIZE_MIN:
         raise Failure(f"--max-disk must be at least {size_text(2 * DISK_SIZE_MIN)}")

@@ -146,5 +146,5 @@ def require_extra(extra: str, *modules: str) -> None:
 def main() -> None:
     """Look at, feed, drain and repair Overspill queues.
 
-    A queue is named by its folder, DIR: `<disk_path>/<name>`.
+    A queue is named by its folder, DIR: <disk_path>/<name>. Exit codes: 0 fine, 1 found damage or nothing to get, 2 misuse or could not be done.
     """

@@ -21,7 +21,7 @@ __all__ = ["top"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _HISTORY: Final = 32
-_LINES_EACH: Final = 5
+_LINES_EACH: Final = 7
 
 
 @command(example="overspill top queues --once")
@@ -30,9 +30,9 @@ _LINES_EACH: Final = 5
 @click.option("--once", is_flag=True, help="Look once, as without a terminal: no rates then.")
 @json_option
 def top(folders: tuple[Path, ...], interval: float, once: bool, as_json: bool) -> None:
-    """A live view of queues, or of all queues below a folder; looks only, beside their owners. Ctrl-C ends it.
+    """Watch queues live, beside their owners. Ctrl-C ends it.
 
-    In and out count what the log shows. What lives only in the owner's memory (what is resident, drops, sync times) is as the owner said at its last sync.
+    Each DIR is a queue, or a folder of queues. In and out count what the log shows. What lives only in the owner's memory (what is resident, drops, sync times) is as the owner said at its last sync.
     """
     watches = [Watch(path) for folder in folders for path in queues_below(folder)]
     if not watches:
@@ -95,10 +95,10 @@ def screen(seen: Looked, *, height: int, width: int) -> Any:
     parts: list[Any] = [head, table]
     left = height - 3 - rows
     for watch, glance in seen:
-        if left < _LINES_EACH + 1 or not isinstance(glance, Glance):
+        if left < _LINES_EACH or not isinstance(glance, Glance):
             break
         parts.append(_detail(watch, glance, width))
-        left -= _LINES_EACH + 1
+        left -= _LINES_EACH
     return Group(*parts)
 
 
@@ -125,11 +125,12 @@ def _detail(watch: Watch, glance: Glance, width: int) -> Any:
         memory = f"memory {count_text(owner['memory_items'])} items, {size_text(owner['memory_bytes'])}, {owner['memory_ratio']:.0%} of its budget"
         disk = f"disk only {count_text(owner['disk_items'])} items; folder {size_text(found.bytes)}, {owner['disk_ratio']:.0%} of its limit"
         drops = ", ".join(f"{n:,} {reason}" for reason, n in owner["dropped"].items() if n) or "none"
-        own = f"dropped {drops}   expired {owner['expired']:,}   in flight {owner['in_flight']:,}   syncs {owner['syncs']:,}"
+        own = f"dropped {drops}   expired {owner['expired']:,}   redelivered {owner['redelivered']:,}"
         last, most = owner["sync_seconds_last"], owner["sync_seconds_max"]
-        own += f", last {duration_text(last)}, most {duration_text(most)}" if owner["syncs"] else ""
+        syncs = f"syncs {owner['syncs']:,}" + (f", last {duration_text(last)}, most {duration_text(most)}" if owner["syncs"] else "") + f"   in flight {owner['in_flight']:,}"
     else:
         memory, disk = "memory: only its owner knows", f"disk {count_text(found.waiting)} items; folder {size_text(found.bytes)}, {len(found.segments):,} segments"
+        syncs = ""
         own = "nobody has it open" if not found.holder else "its owner has not said anything yet: it speaks at a sync"
     lines = [
         Text(f"{Path(watch.path).name} ", style="bold").append("─" * max(0, width - len(Path(watch.path).name) - 1), style="dim"),
@@ -137,6 +138,7 @@ def _detail(watch: Watch, glance: Glance, width: int) -> Any:
         Text("in  ", style="green").append(sparkline(watch.ins)).append(f"  {_rate(glance.in_rate)}/s, most {_rate(max(watch.ins, default=None))}/s"),
         Text("out ", style="cyan").append(sparkline(watch.outs)).append(f"  {_rate(glance.out_rate)}/s, most {_rate(max(watch.outs, default=None))}/s"),
         Text(own),
+        Text(syncs),
     ]
     if len(memory) + len(disk) + 2 > width:
         lines.insert(2, Text(disk))

@@ -100,9 +100,12 @@ def size_text(nbytes: float) -> str:
 
 
 def duration_text(time_s: float) -> str:
-    """`250 ms`, `12.3 s`, `5m 07s`, `2h 03m`, `4d 06h`."""
-    if time_s < 0.9995:
-        return f"{time_s * 1000:.3g} ms" if time_s else "0 s"
+    """`80 ns`, `12.3 µs`, `250 ms`, `12.3 s`, `5m 07s`, `2h 03m`, `4d 06h`."""
+    if time_s == 0:
+        return "0 s"
+    for unit_s, unit in ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms")):
+        if time_s < 999.5 * unit_s:
+            return f"{time_s / unit_s:.3g} {unit}"
     if time_s < 59.95:
         return f"{time_s:.3g} s"
     whole = round(time_s)
