@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from pages import PAGES, ROOT, blocks, code_spans, name_of, prose, section, table_rows
 
@@ -39,7 +40,13 @@ def unknown(command: list[str]) -> str | None:
         case ["overspill", verb, *flags]:
             if verb not in cli.main.commands:
                 return f"no command {verb}"
-            known = {name for option in cli.main.commands[verb].params for name in option.opts}
+            command = cli.main.commands[verb]
+            while isinstance(command, click.Group):
+                verb, *flags = flags or [""]
+                if verb not in command.commands:
+                    return f"no command {verb} of {command.name}"
+                command = command.commands[verb]
+            known = {name for option in command.params for name in option.opts}
             return next((f"no option {flag}" for flag in flags if flag.startswith("-") and flag not in known), None)
         case ["pip", "install", *words]:
             extras = {extra for word in words for group in re.findall(r"\[(.*?)\]", word) for extra in group.split(",")}
