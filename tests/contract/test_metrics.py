@@ -39,7 +39,7 @@ class Scrape:
     @property
     def balance(self) -> float:
         out = ("dequeued", "expired", "dropped", "removed", "cleared", "quarantined")
-        held = self["items_waiting"] + self["items_in_flight"] + self["items_delayed"]
+        held = self["items_waiting"] + self["items_in_flight"] + self["items_delayed"] + self["dead_letters"]
         return self["recovery_items"] + self["items_enqueued_total"] - sum(self[f"items_{name}_total"] for name in out) - held
 
 
@@ -52,7 +52,7 @@ def registry() -> CollectorRegistry:
 def test_what_went_in_less_what_went_out_is_what_is_there_at_every_step(place: Place, registry: CollectorRegistry, seed: int) -> None:
     print(f"seed {seed}")
     rng = random.Random(seed)
-    q = place.open(lease_timeout=20)
+    q = place.open(lease_timeout=1000, max_attempts=2)
     register(q, registry)
     held: list[Any] = []
     did: Counter[str] = Counter()
@@ -60,6 +60,10 @@ def test_what_went_in_less_what_went_out_is_what_is_there_at_every_step(place: P
     def put(n: int) -> None:
         q.enqueue_batch([rng.randbytes(rng.randrange(30)) for _ in range(n)])
         did["items_enqueued_total"] += n
+
+    def put_later() -> None:
+        q.enqueue(b"later", delay=2)
+        did["items_enqueued_total"] += 1
 
     def take() -> None:
         q.try_dequeue()
@@ -80,13 +84,18 @@ def test_what_went_in_less_what_went_out_is_what_is_there_at_every_step(place: P
             held.pop(0).nack()
             did["items_redelivered_total"] += 1
 
+    def reject() -> None:
+        if held:
+            held.pop(0).reject("in vain")
+            did["items_redelivered_total"] += 1
+
     def refuse() -> None:
         with pytest.raises(NotSerializable):
             q.enqueue(object())
         did["refusals_total"] += 1
 
     steps = [
-        lambda: put(1), lambda: put(rng.randrange(2, 6)), take, take, lease, ack, nack, refuse, q.peek, q.compact,
+        lambda: put(1), lambda: put(rng.randrange(2, 6)), put_later, lambda: place.clock.advance(1), q.dead_letters.replay, take, take, lease, lease, ack, nack, reject, refuse, q.peek, q.compact,
         lambda: q.flush_to_disk(rng.choice((None, 1, 3))),
         lambda: did.update({"items_removed_total": q.remove_where(lambda item: len(item) % 7 == 3)}),
         lambda: did.update({"items_cleared_total": q.clear() if rng.random() < 0.2 else 0}),

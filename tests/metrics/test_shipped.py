@@ -205,7 +205,6 @@ class Trouble:
         self.clock.jump(100)
         self.ring.enqueue("x")
         self.failing.lease().nack()
-        self.failing._dropped["attempts"] += 1
         self.failing._sync_times.took(0.9)
         self.reopened.close()
         self.reopened = self.queue("reopened")

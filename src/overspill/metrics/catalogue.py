@@ -97,6 +97,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _gauge("items_waiting", "items", "In line, in memory and on disk", lambda s: s.waiting),
     _gauge("items_in_flight", "items", "Leased and not yet acknowledged; after a restart they wait again", lambda s: s.in_flight),
     _gauge("items_delayed", "items", "Not to be delivered yet", lambda s: s.delayed),
+    _gauge("dead_letters", "items", "Given up after `max_attempts`, or rejected, and kept to be looked at", lambda s: s.dead_letters),
     _gauge("memory_items", "items", "Waiting with their payload in memory; what is recovered begins on disk", lambda s: s.memory_items),
     _gauge("memory_bytes", "bytes", "Payload of the items in memory", lambda s: s.memory_bytes),
     _gauge("memory_use_ratio", "ratio", "Share of the memory budget in use, items or bytes, whichever is greater", lambda s: s.memory_ratio),

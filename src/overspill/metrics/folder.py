@@ -43,6 +43,8 @@ def _shared(name: str, read: Callable[[Inspection, int], float]) -> FolderMetric
 
 FOLDER_METRICS: Final = (
     _shared("overspill_items_waiting", lambda seen, _: seen.waiting),
+    _shared("overspill_items_delayed", lambda seen, _: seen.delayed),
+    _shared("overspill_dead_letters", lambda seen, _: seen.dead_letters),
     _shared("overspill_disk_bytes", lambda seen, _: seen.bytes),
     _shared("overspill_oldest_age_seconds", lambda seen, now: max(0, now - seen.oldest_ns) / 1e9 if seen.oldest_ns else 0),
     _shared("overspill_segments", lambda seen, _: len(seen.segments)),
