@@ -502,6 +502,56 @@ os.kill(os.getpid(), signal.SIGKILL)
             assert taken(stream) == items[out:]
 
 
+BUSY = """
+import os, sys, threading
+from overspill import StreamQueue
+
+sys.setswitchinterval(1e-5)  # take turns often
+stream = StreamQueue("cam", 7, sys.argv[1], rate_limit=None)
+
+def consume():
+    while True:
+        os.write(1, b"got " + stream.dequeue()[:8] + b"\\n")
+
+threading.Thread(target=consume, daemon=True).start()
+for n in range(10**6):
+    stream.enqueue(b"%08d" % n + bytes(n * 37 % 3000))
+    os.write(1, b"put %08d\\n" % n)
+    if stream.get_depth() > 80:
+        while stream.get_depth() > n % 50:
+            pass
+"""
+
+
+def killed_while_busy(folder: Path, rng: random.Random) -> None:
+    """Kill a process that puts and takes, after so many of its lines, and read what it left."""
+    with subprocess.Popen([sys.executable, "-c", BUSY, str(folder)], env=SCRIPTS, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(rng.randrange(20, 4000))]
+        child.kill()
+        lines += child.stdout.readlines()
+    words = [line.split() for line in lines if line.endswith(b"\n")]
+    put = [int(number) for verb, number in words if verb == b"put"]
+    got = [int(number) for verb, number in words if verb == b"got"]
+    assert put == list(range(len(put))) and got == list(range(len(got)))
+    with StreamQueue("cam", 100, folder, rate_limit=None) as stream:
+        left = taken(stream)
+        assert stream.recovery.damaged_at is None
+    numbers = [int(item[:8]) for item in left]
+    assert [item[8:] for item in left] == [bytes(n * 37 % 3000) for n in numbers]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1)) if numbers else True
+    if numbers:
+        assert numbers[0] >= len(got)  # nothing comes back that was taken
+        assert numbers[-1] >= len(put) - 1  # the newest is at the end of the file, where it was acknowledged
+
+
+@pytest.mark.parametrize("round", [*range(3), *(pytest.param(n, marks=pytest.mark.battery) for n in range(3, 200))])
+def test_a_busy_process_killed_at_any_moment_leaves_the_end_of_its_line_and_nothing_twice(folder: Path, round: int) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    killed_while_busy(folder, random.Random(seed))
+
+
 def test_a_program_that_ends_without_close_leaves_the_file(folder: Path) -> None:
     script = f"""
 from overspill import StreamQueue
