@@ -23,7 +23,9 @@ SHOWS = {
     "hls_segments": r"4 in memory \+ 8 on disk only>\n(/football.*\n)+(/news.*\n)+12 of 12 segments arrived, 5 of them",
     "monitor": r"on disk  pressure +[1-9].*\n(.*\n)*alarms at 7[0-9]% and 9[0-9]% of memory",
     "rate_limited_api": r"without the queue: [1-9][0-9]* of 80 orders were refused\nwith the queue: 0 were refused, 80 arrived",
+    "recovery_queue": r"eve does not answer, attempt 2; again in 40 ms\n(.*\n)*.*restarted.*\n(.*\n)*.*eve has it, attempt 5",
     "stream_packets": r"50 in memory, 100 in camera-7\.overflow.*\n.*150 packets.*\[\] is left",
+    "transcoding_jobs": r"failed, attempt 2: Invalid data(.*\n)*dead: episode 2 after 2 attempts: InvalidDataError.*\nrepaired.*\n +episode 2 .*attempt 1",
 }
 """The lines for which one runs it."""
 
