@@ -158,7 +158,7 @@ def test_batch_that_had_arrived_before_a_kill_is_not_put_again(tmp_path: Path) -
     with HybridQueue("q", tmp_path) as q:
         q.enqueue(b"urgent, and new", priority=255)
     with open_queue(tmp_path / "q") as source, open_queue(tmp_path / "new") as target:
-        assert drain(source, target, batch_items=4) == (7, 4)
+        assert drain(source, target, batch_items=4)[:2] == (7, 4)
     assert sorted(facts(tmp_path / "new"))[:10] == sorted(everything)
 
 
@@ -185,3 +185,52 @@ def test_interrupted_drain_is_clean(tmp_path: Path, started: Any) -> None:
     with HybridQueue("q", tmp_path) as q:
         left = [int(item) for item in q]
     assert left == list(range(left[0], 5000)) and left[0] <= len(got.splitlines())
+
+
+# --- what is not in line
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Path:
+    """One item in line, three delayed (two of them due at the same instant), one dead letter."""
+    with HybridQueue("q", tmp_path, max_attempts=1) as q:
+        q.enqueue("poison")
+        q.lease(0).nack(error="it was bad")
+        q.enqueue("in line")
+        q.enqueue_batch([b"late", b"as late"], delay=3600, priority=7)
+        q.enqueue(b"later", delay=7200, ttl=1e6)
+    return tmp_path / "q"
+
+
+def test_delayed_items_and_dead_letters_are_exported_with_their_times(run: Run, apart: Path, tmp_path: Path) -> None:
+    found = [json.loads(line) for line in run("export", apart, "--dead-letters").stdout.splitlines()]
+    assert [each.get("text", each.get("base64")) for each in found] == ["in line", "bGF0ZQ==", "YXMgbGF0ZQ==", "bGF0ZXI=", "poison"]
+    assert [("due_at" in each, "died_at" in each) for each in found] == [(False, False), (True, False), (True, False), (True, False), (False, True)]
+    assert (found[-1]["reason"], found[-1]["error"]) == ("max_attempts", "it was bad")
+    lines = run("export", apart).stdout_bytes
+    assert len(lines.splitlines()) == 4
+    run("import", tmp_path / "copy", stdin=lines)
+    assert run("export", tmp_path / "copy").stdout_bytes.count(b"due_at") == 3
+    assert [json.loads(line).get("due_at") for line in run("export", tmp_path / "copy").stdout.splitlines()] == [each.get("due_at") for each in found[:4]]
+    with HybridQueue("copy", tmp_path) as q:
+        assert q.stats().delayed == 3 and list(q) == ["in line"]
+
+
+def test_export_of_what_is_not_in_line_goes_on_where_it_was_cut(run: Run, apart: Path, tmp_path: Path) -> None:
+    whole = run("export", apart, "--dead-letters").stdout_bytes
+    for cut in range(0, len(whole), 97):
+        (tmp_path / "out").write_bytes(whole[:cut])
+        run("export", apart, "--dead-letters", "--output", tmp_path / "out", "--resume")
+        assert (tmp_path / "out").read_bytes() == whole
+
+
+def test_drain_says_what_it_leaves(run: Run, apart: Path, tmp_path: Path) -> None:
+    ran = run("drain", apart, tmp_path / "new")
+    assert "3 delayed, 1 dead letters" in ran.output
+    assert "3 delayed, 1 dead letters" in run("stats", apart).stdout
+
+
+def test_delayed_lines_are_put_for_later(run: Run, tmp_path: Path) -> None:
+    run("put", tmp_path / "q", "--delay", "1h", stdin=b"one\ntwo\n")
+    run("get", tmp_path / "q", code=1)
+    assert json.loads(run("stats", tmp_path / "q", "--json").stdout)["delayed"] == 2

@@ -41,6 +41,8 @@ class Restored(NamedTuple):
     """0: now."""
     expiry_ns: int
     attempts: int
+    due_ns: int = 0
+    """When it is to be in line; 0: at once."""
 
 
 class Reading:

@@ -96,7 +96,7 @@ class Putting(Parts):
         self._refuse(taking=False)
         parcels = []
         for each in items:
-            parcel = self._pack(each.item, self._level(each.priority), each.expiry_ns)
+            parcel = self._pack(each.item, self._level(each.priority), each.expiry_ns, each.due_ns)
             parcel.id, parcel.enqueued_ns, parcel.attempts = each.id or None, each.enqueued_ns, each.attempts  # type: ignore[assignment]
             parcels.append(parcel)
         if parcels:

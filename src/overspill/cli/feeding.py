@@ -54,13 +54,14 @@ def open_or_wait(folder: Path, wait: bool, **options: Any) -> HybridQueue:
 @click.option("--raw", is_flag=True, help="All of stdin, or each of FILES, is one item.")
 @click.option("--priority", type=PRIORITY, default="normal", show_default=True, help="0 to 255, or low, normal, high.")
 @click.option("--ttl", type=DURATION, help="How long the items live: 30s, 5m, 2h.  [default: for ever]")
+@click.option("--delay", type=DURATION, help="They are in line after so long.  [default: at once]")
 @click.option("--batch", type=click.IntRange(1), help="So many lines go in all or none.  [default: as they arrive]")
 @click.option("--durability", type=DURABILITY, default="process", show_default=True, help="What an item survives from when it was put.")
 @click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
 @click.option("--wait", is_flag=True, help="If another process has the queue, wait until it lets go.")
 @json_option
 def put(
-    folder: Path, files: tuple[Path, ...], raw: bool, priority: int, ttl: float | None, batch: int | None, durability: str, max_disk: int, wait: bool, as_json: bool
+    folder: Path, files: tuple[Path, ...], raw: bool, priority: int, ttl: float | None, delay: float | None, batch: int | None, durability: str, max_disk: int, wait: bool, as_json: bool
 ) -> None:
     """Put items into a queue: each line of stdin, or of FILES.
 
@@ -71,7 +72,7 @@ def put(
         try:
             with progress("put", total=_size_of(files), unit="bytes") as bar:
                 for items in _whole(files, bar) if raw else _lines(files, batch, bar):
-                    q.enqueue_batch(items, priority=priority, ttl=ttl)
+                    q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)
                     n += len(items)
         except KeyboardInterrupt as stopped:
             stopped.add_note(f"{n:,} items are in {folder}")

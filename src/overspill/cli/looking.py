@@ -66,6 +66,7 @@ def _lines(found: Inspection) -> list[tuple[str, str]]:
     age = oldest_age(found)
     lines = [
         ("waiting", f"{found.waiting:,} items"),
+        *([("not in line", f"{found.delayed:,} delayed, {found.dead_letters:,} dead letters")] if found.delayed or found.dead_letters else []),
         ("oldest", f"{duration_text(age)}, since {time_text(found.oldest_ns or 0)}" if age is not None else "-"),
         ("by priority", ", ".join(f"{priority}: {n:,}" for priority, n in sorted(found.by_priority.items(), reverse=True)) or "-"),
         ("on disk", f"{size_text(found.bytes)} in {len(found.segments):,} segments, {found.records:,} records"),

@@ -21,9 +21,10 @@ __all__ = ["drain", "export", "import_"]
 @command(example="overspill export queues/jobs --output jobs.jsonl")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.  [default: stdout]")
+@click.option("--dead-letters", is_flag=True, help="Behind the others, what ran out of attempts.")
 @click.option("--resume", is_flag=True, help="Go on with a file that was cut short: behind its last complete line.")
 @json_option
-def export(folder: Path, output: Path | None, resume: bool, as_json: bool) -> None:
+def export(folder: Path, output: Path | None, dead_letters: bool, resume: bool, as_json: bool) -> None:
     """Print what waits as JSON Lines, and take nothing.
 
     With ids, priorities, dates and attempts. Works beside a running owner and on a damaged copy: damaged items are left out and named
@@ -35,9 +36,10 @@ def export(folder: Path, output: Path | None, resume: bool, as_json: bool) -> No
         raise salvage.NoQueue(f"{folder} holds no queue")
     out = _export_file(output, resume)
     try:
-        total = None if resume else HybridQueue.inspect(folder).waiting
+        found = HybridQueue.inspect(folder)
+        total = None if resume else found.waiting + found.delayed + (found.dead_letters if dead_letters else 0)
         with progress("export", total=total) as bar:
-            done = salvage.export(folder, out, resume=resume, on_step=bar, on_problem=lambda problem: click.echo(f"overspill: left out: {problem}", err=True))
+            done = salvage.export(folder, out, resume=resume, dead_letters=dead_letters, on_step=bar, on_problem=lambda problem: click.echo(f"overspill: left out: {problem}", err=True))
     finally:
         if output is not None:
             out.close()
@@ -95,7 +97,7 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
 def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_disk: int, as_json: bool) -> None:
     """Move everything to another queue, or to a command.
 
-    An item leaves DIR when its batch has arrived. Killed and run again, a drain into TARGET loses nothing and repeats nothing; a command may get its last batch again.
+    Everything that is in line. An item leaves DIR when its batch has arrived. Killed and run again, a drain into TARGET loses nothing and repeats nothing; a command may get its last batch again.
     """
     if (target is None) == (run is None):
         raise Failure("drain needs TARGET or --exec COMMAND, and not both")
@@ -108,5 +110,8 @@ def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_di
                 fields = salvage.drain(source, into, on_step=bar, batch_items=batch)._asdict()
     if as_json:
         print_json(fields)
-    elif sys.stderr.isatty():
+        return
+    if sys.stderr.isatty():
         click.echo(f"{fields['moved']:,} items moved", err=True)
+    if stays := [f"{fields[key]:,} {key.replace('_', ' ')}" for key in ("delayed", "dead_letters") if fields.get(key)]:
+        click.echo(f"overspill: not in line, and still in {folder}: {', '.join(stays)}", err=True)

@@ -1,7 +1,8 @@
 """Items as JSON Lines, out and in again.
 
 One object a line. What the item is stands under exactly one of three keys: `text` (kind `str`, or JSON as it was written), `item` (kind `auto`, where JSON says all of
-it), `base64` (the payload of anything else). Beside it: `id`, `sequence`, `priority`, `enqueued_at`, `expires_at` (absent if never), `attempts`, `kind`, and `front` for
+it), `base64` (the payload of anything else). Beside it: `id`, `sequence`, `priority`, `enqueued_at`, `expires_at` (absent if never), `attempts`, `kind`, `due_at` (of delayed
+items), `died_at`, `reason` and `error` (of dead letters, which are put in line when they are read back), and `front` for
 what was put in front. A line that is read back gives the same payload, kind, id, dates, priority and attempts; its sequence number is new: order is the order of the lines.
 """
 
@@ -19,6 +20,7 @@ from typing import IO, Any, Final, NamedTuple
 
 from .._store import inspection
 from .._store.inspection import Problem, StoredItem
+from .._runtime.apart import REASONS
 from .._runtime.parts import Restored
 from ..codecs import decompress
 from ..errors import CorruptedData, QueueError
@@ -98,6 +100,8 @@ def item_fields(item: StoredItem) -> dict[str, Any]:
         **({"expires_at": time_text(item.expiry_ns)} if item.expiry_ns else {}),
         "attempts": item.attempts,
         **({"front": True} if item.place < 0 else {}),
+        **({"due_at": time_text(item.due_ns)} if item.due_ns else {}),
+        **({"died_at": time_text(item.death.dead_ns), "reason": REASONS.get(item.death.reason, str(item.death.reason)), "error": item.death.error} if item.death else {}),
         "kind": KIND_NAMES.get(item.kind, str(item.kind)),
         **_content(item.kind, payload_of(item)),
     }
@@ -123,15 +127,14 @@ class Exported(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-class _Last(NamedTuple):
-    """The last line of an export that is gone on with."""
+_Key = tuple[int, int, int]
+"""Where an item stands in an export: items in line, then delayed ones, then dead letters."""
 
-    priority: int
-    place: int
 
-    @property
-    def key(self) -> tuple[int, int]:
-        return -self.priority, self.place
+def _key_of(item: StoredItem) -> _Key:
+    if item.death is not None:
+        return 2, item.death.dead_ns, item.sequence
+    return (1, item.due_ns, item.sequence) if item.due_ns else (0, -item.priority, item.place)
 
 
 def last_complete_line(file: IO[bytes]) -> tuple[int, bytes]:
@@ -153,10 +156,11 @@ def last_complete_line(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def export(
-    path: str | os.PathLike[str], out: IO[bytes], *, resume: bool = False, on_step: Callable[[int], None] = lambda n: None,
+    path: str | os.PathLike[str], out: IO[bytes], *, resume: bool = False, dead_letters: bool = False, on_step: Callable[[int], None] = lambda n: None,
     on_problem: Callable[[Problem], None] = lambda problem: None,
 ) -> Exported:  # fmt: skip
-    """Write what waits in a queue's folder to a file, a line of JSON each, in the order in which it would leave. Changes nothing in the folder, and works beside its owner.
+    """Write what waits in a queue's folder to a file, a line of JSON each, in the order in which it would leave; then the delayed items, and with
+    `dead_letters` those. Changes nothing in the folder, and works beside its owner.
 
     `resume`: `out` is an earlier export, open for reading and writing, that was cut short; what it has whole is kept and gone on behind. Damaged items are left out and told to `on_problem`:
     a wrong payload is never written. Memory is the same for any number of items.
@@ -169,8 +173,8 @@ def export(
         problems.append(problem)
         on_problem(problem)
 
-    for item in inspection.items(path, on_problem=tell):
-        if last is not None and (-item.priority, item.place) <= last.key:
+    for item in inspection.items(path, on_problem=tell, delayed=True, dead_letters=dead_letters):
+        if last is not None and _key_of(item) <= last:
             skipped += 1
             continue
         try:
@@ -185,14 +189,16 @@ def export(
     return Exported(n, skipped, tuple(problems))
 
 
-def _resumed(out: IO[bytes]) -> _Last | None:
+def _resumed(out: IO[bytes]) -> _Key | None:
     end, line = last_complete_line(out)
     out.seek(end)
     out.truncate()
     if not end:
         return None
     fields = parse_line(line, None)
-    return _Last(fields.priority, -fields.sequence if fields.front else fields.sequence)
+    if fields.died_ns:
+        return 2, fields.died_ns, fields.sequence
+    return (1, fields.due_ns, fields.sequence) if fields.due_ns else (0, -fields.priority, -fields.sequence if fields.front else fields.sequence)
 
 
 # In.
@@ -209,9 +215,11 @@ class Line(NamedTuple):
     expiry_ns: int
     attempts: int
     front: bool
+    due_ns: int
+    died_ns: int
 
 
-_KEYS: Final = frozenset(["id", "sequence", "priority", "enqueued_at", "expires_at", "attempts", "front", "kind", "text", "item", "base64"])
+_KEYS: Final = frozenset(["id", "sequence", "priority", "enqueued_at", "expires_at", "attempts", "front", "kind", "due_at", "died_at", "reason", "error", "text", "item", "base64"])
 
 
 def parse_line(line: bytes, number: int | None) -> Line:
@@ -231,6 +239,8 @@ def parse_line(line: bytes, number: int | None) -> Line:
             _time_ns(fields["expires_at"]) if "expires_at" in fields else 0,
             _whole(fields, "attempts", 0, 255, 0),
             bool(fields.get("front", False)),
+            _time_ns(fields["due_at"]) if "due_at" in fields else 0,
+            _time_ns(fields["died_at"]) if "died_at" in fields else 0,
         )
     except (ValueError, TypeError, AttributeError, RecursionError, QueueError) as error:
         where = f"line {number}" if number is not None else "the last line of the export"
@@ -286,7 +296,7 @@ def import_lines(
         if number <= passed:
             continue
         line = parse_line(text, number)
-        batch.append(Restored(line.item, line.id, line.priority, line.enqueued_ns, line.expiry_ns, line.attempts))
+        batch.append(Restored(line.item, line.id, line.priority, line.enqueued_ns, line.expiry_ns, 0 if line.died_ns else line.attempts, line.due_ns))
         room -= len(text)
         if room <= 0 or len(batch) >= BATCH_ITEMS:
             q._restore(batch)

@@ -32,10 +32,14 @@ class Drained(NamedTuple):
     moved: int
     there_already: int
     """Items that an earlier drain had brought over before it was killed: removed from the source, not put again."""
+    delayed: int
+    """Items that are not in line yet, and stay."""
+    dead_letters: int
+    """Which stay, too."""
 
 
 def drain(source: HybridQueue, target: HybridQueue, *, on_step: OnStep = lambda n: None, batch_items: int = BATCH_ITEMS, batch_bytes: int = MiB) -> Drained:
-    """Move everything that waits in one queue to another; both were opened as stored (`open_queue`). Items keep id, dates, priority, attempts and kind, and the order within a priority.
+    """Move everything that is in line in one queue to another; both were opened as stored (`open_queue`). Items keep id, dates, priority, attempts and kind, and the order within a priority.
 
     Every batch is on stable storage in the target before it leaves the source. Raises what either queue raises, and what has not arrived is still in the source.
     """
@@ -54,7 +58,8 @@ def drain(source: HybridQueue, target: HybridQueue, *, on_step: OnStep = lambda 
     while n := source._hand_over(deliver, batch_items, batch_bytes):
         moved += n
         on_step(n)
-    return Drained(moved - there_already, there_already)
+    left = source.stats()
+    return Drained(moved - there_already, there_already, left.delayed, left.dead_letters)
 
 
 def drain_to_command(
