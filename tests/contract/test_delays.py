@@ -375,3 +375,15 @@ def test_settings_are_not_needed_to_delay_durably(memory_place: Place, durabilit
     place.clock.advance(6)
     assert drained(killed) == ["kept"]
     place.judge()
+
+
+def test_what_is_not_due_stays_where_it_is_when_its_neighbour_had_left_before_their_segment_was_sealed(disk_place: Place) -> None:
+    q = disk_place.open()
+    q.enqueue("due", delay=10)
+    q.enqueue("not due", delay=70)
+    q.flush_to_disk()
+    disk_place.clock.advance(20)
+    assert list(q) == ["due"]
+    q.enqueue(bytes(200_000), delay=70)  # into a segment of its own
+    q.compact()
+    assert list(q) == ["due"] and q.stats().delayed == 2

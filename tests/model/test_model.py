@@ -30,6 +30,7 @@ DISK = 256 * KiB
 
 PRIORITIES = st.sampled_from([128, 128, 128, 0, 64, 200, 255])
 SIZES = st.sampled_from([0, 1, 7, 40, 40, 300, 3000, 12_000, 33_000])
+DELAYS = st.sampled_from([3, 3, 10, 70])
 TTLS = st.sampled_from([None, None, None, 5, 50, 500])
 
 
@@ -47,6 +48,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.life = 0
         self.model = Reference()
         self.deliveries: list[tuple[Any, Item]] = []
+        self.buried: list[Item] = []
         self.clock = ManualClock()
         self.values = 0
         self.q: HybridQueue | None = None
@@ -63,13 +65,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize(
         memory_size=st.integers(1, 4), memory_limit=st.sampled_from([None, None, 10_000, 20]), strategy=st.sampled_from(OverflowStrategy), ratio=st.sampled_from([1.0, 1.0, 0.5]),
-        compression=st.sampled_from([None, None, "lz4"]), ttl=st.sampled_from([None, None, 100]),
+        compression=st.sampled_from([None, None, "lz4"]), ttl=st.sampled_from([None, None, 100]), max_attempts=st.sampled_from([None, None, 1, 3]),
     )  # fmt: skip
-    def begin(self, memory_size: int, memory_limit: int | None, strategy: OverflowStrategy, ratio: float, compression: str | None, ttl: float | None) -> None:
+    def begin(
+        self, memory_size: int, memory_limit: int | None, strategy: OverflowStrategy, ratio: float, compression: str | None, ttl: float | None, max_attempts: int | None
+    ) -> None:
         self.ttl = ttl
+        self.model.max_attempts = max_attempts
         self.options = {
             "memory_size": memory_size, "memory_limit": memory_limit, "overflow_strategy": strategy, "overflow_ratio": ratio, "compression": compression, "ttl": ttl,
-            "max_disk_size": DISK, "lease_timeout": LEASE_S,
+            "max_disk_size": DISK, "lease_timeout": LEASE_S, "max_attempts": max_attempts,
         }  # fmt: skip
         self.q = self.open_queue(self.folder())
 
@@ -95,9 +100,9 @@ class QueueMachine(RuleBasedStateMachine):
         except QueueFull:
             # A MEMORY queue that cannot be written down says so; then it is as after a kill.
             assert self.durability is Durability.MEMORY
-            self.after_the_end(promised=None)
+            self.kill()
             return
-        self.after_the_end(promised=len(self.model.waiting()) + len(self.model.leased))
+        self.after_the_end(kept=True)
 
     @rule()
     def kill(self) -> None:
@@ -110,30 +115,33 @@ class QueueMachine(RuleBasedStateMachine):
             old.close()
         except QueueFull:
             pass
-        everything = len(self.model.waiting()) + len(self.model.leased)
-        self.after_the_end(promised=everything if self.durability >= Durability.PROCESS else None, at_least=spilled)
+        self.after_the_end(kept=self.durability >= Durability.PROCESS, at_least=spilled)
 
-    def after_the_end(self, promised: int | None, at_least: int = 0) -> None:
-        """Open what is left and compare: all of it, or (`promised=None`) whatever a MEMORY queue had written down, in order and without strangers."""
-        self.model.restart()
+    def after_the_end(self, kept: bool, at_least: int = 0) -> None:
+        """Open what is left and compare: all of it, or (not `kept`) whatever a MEMORY queue had written down, in order and without strangers."""
+        now = self.now()
+        self.model.restart(now)
         self.deliveries.clear()
         self.q = self.open_queue(self.folder())
         self.q.cleanup()
-        now = self.now()
         expired = self.model.expire(now)
         self.model.books.clear()
         found = [value_of(item) for item in self.q]
-        if promised is not None:
-            assert found == [item.value for item in self.model.waiting()]
-        else:
-            there = set(found)
-            assert len(there) == len(found)
-            for item in self.model.waiting():
+        waits = sorted(value_of(self.q._item_of(claim)) for claim in self.q._timed_claims(256))
+        dead = [value_of(letter.item) for letter in self.q.dead_letters]
+        if not kept:
+            there = {*found, *waits, *dead}
+            assert len(there) == len(found) + len(waits) + len(dead), "one item twice"
+            for item in [*self.model.waiting(), *self.model.delayed]:
                 if item.value not in there:
                     self.model.forget(item)
-            assert found == [item.value for item in self.model.waiting()], "a stranger, a resurrected item, or a change of order"
-            assert len(found) + expired >= at_least, "what had spilled survives a kill"
+            self.model.dead = [item for item in self.model.dead if item.value in there]
+            # A dead letter, or a delay, that was only in memory may have been something else in the log.
             self.attempts_known = False
+        assert found == [item.value for item in self.model.waiting()], "a stranger, a resurrected item, or a change of order"
+        assert waits == sorted(item.value for item in self.model.delayed)
+        assert dead == [item.value for item in self.model.dead]
+        assert len(found) + expired + len(waits) + len(dead) >= at_least, "what had spilled survives a kill"
         stats = self.q.stats()
         assert stats.quarantined == 0 and self.q.recovery.quarantined == 0 and self.q.recovery.torn_bytes == 0
         self.base = stats
@@ -154,7 +162,7 @@ class QueueMachine(RuleBasedStateMachine):
         life = ttl if ttl is not None else self.ttl
         return 0 if life is None else self.now() + round(life * 1e9)
 
-    def put(self, call: Callable[[], object], *items: tuple[str, int, int, bool]) -> None:
+    def put(self, call: Callable[[], object], *items: tuple[str, int, int, bool], due_ns: int = 0) -> None:
         try:
             call()
         except QueueFull:
@@ -162,7 +170,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert used + sum(len(value) for value, *_ in items) > DISK // 4, "full, with hardly anything there"
             return
         for value, priority, expiry_ns, front in items:
-            self.model.put(value, priority, expiry_ns, front)
+            self.model.put(value, priority, expiry_ns, front, due_ns)
 
     @rule(size=SIZES, priority=PRIORITIES, ttl=TTLS)
     def enqueue(self, size: int, priority: int, ttl: float | None) -> None:
@@ -188,6 +196,19 @@ class QueueMachine(RuleBasedStateMachine):
     def enqueue_front(self, size: int, priority: int) -> None:
         value = self.value(size)
         self.put(lambda: self.q.enqueue_front(value, priority=priority), (value, priority, self.expiry(None), True))
+
+    @rule(size=SIZES, priority=PRIORITIES, ttl=TTLS, delay=DELAYS)
+    def enqueue_for_later(self, size: int, priority: int, ttl: float | None, delay: float) -> None:
+        value = self.value(size)
+        self.put(lambda: self.q.enqueue(value, priority=priority, ttl=ttl, delay=delay), (value, priority, self.expiry(ttl), False), due_ns=self.due(delay))
+
+    @rule(sizes=st.lists(SIZES, min_size=1, max_size=4), delay=DELAYS)
+    def enqueue_batch_for_later(self, sizes: list[int], delay: float) -> None:
+        values = [self.value(size) for size in sizes]
+        self.put(lambda: self.q.enqueue_batch(values, delay=delay), *[(value, 128, self.expiry(None), False) for value in values], due_ns=self.due(delay))
+
+    def due(self, delay: float) -> int:
+        return self.now() + round(delay * 1e9)
 
     # --- out
 
@@ -256,6 +277,69 @@ class QueueMachine(RuleBasedStateMachine):
                 delivery.nack()
 
     @precondition(lambda self: self.deliveries)
+    @rule(data=st.data(), delay=DELAYS)
+    def nack_for_later(self, data: st.DataObject, delay: float) -> None:
+        delivery, item = self.deliveries.pop(data.draw(st.integers(0, len(self.deliveries) - 1)))
+        if not self.is_ours(delivery, item):
+            with pytest.raises(LeaseExpired):
+                delivery.nack(delay)
+            return
+        kept_ns = item.due_kept_ns
+        delivery.nack(delay)
+        self.model.postpone(item, self.due(delay))
+        if any(claim.loose and claim.id == item.id.bytes for claim in self.q._in_heap(256)):
+            item.due_kept_ns = kept_ns  # the disk had no room for it
+
+    @precondition(lambda self: self.deliveries)
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        delivery, item = self.deliveries.pop(data.draw(st.integers(0, len(self.deliveries) - 1)))
+        if self.is_ours(delivery, item):
+            delivery.reject(error=f"no use: {item.value[:10]}")
+            self.model.reject(item)
+        else:
+            with pytest.raises(LeaseExpired):
+                delivery.reject()
+
+    # --- dead letters
+
+    @rule(most=st.one_of(st.none(), st.integers(0, 3)))
+    def replay(self, most: int | None) -> None:
+        self.replayed(self.model.dead[:most], lambda: self.q.dead_letters.replay(max_items=most))
+
+    @rule(divisor=st.integers(2, 3))
+    def replay_some(self, divisor: int) -> None:
+        chosen = [item for item in self.model.dead if number_of(item.value) % divisor == 0]
+        self.replayed(chosen, lambda: self.q.dead_letters.replay(lambda letter: number_of(letter.item) % divisor == 0))
+
+    def replayed(self, chosen: list[Item], call: Callable[[], int]) -> None:
+        try:
+            n = call()
+        except QueueFull:
+            n = 0
+        assert n == len(chosen) or self.q.stats().disk_bytes > DISK // 4, "full, with hardly anything there"
+        self.model.replay(chosen[:n], self.expiry(None))
+
+    @rule()
+    def take_a_dead_letter(self) -> None:
+        try:
+            letter = self.q.dead_letters.try_dequeue()
+        except QueueEmpty:
+            assert not self.model.dead
+            return
+        assert letter.item == self.model.dead[0].value and (letter.attempts == self.model.dead[0].attempts or not self.attempts_known)
+        self.model.bury_for_good(self.model.dead[:1], "dequeued")
+
+    @rule(divisor=st.integers(1, 3))
+    def remove_dead_letters(self, divisor: int) -> None:
+        chosen = [item for item in self.model.dead if number_of(item.value) % divisor == 0]
+        if divisor == 1:
+            assert self.q.dead_letters.clear() == len(chosen)
+        else:
+            assert self.q.dead_letters.remove_where(lambda letter: number_of(letter.item) % divisor == 0) == len(chosen)
+        self.model.bury_for_good(chosen, "cleared" if divisor == 1 else "removed")
+
+    @precondition(lambda self: self.deliveries)
     @rule()
     def let_all_leases_run_out(self) -> None:
         self.clock.advance(LEASE_S + 1)
@@ -285,13 +369,13 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(n=st.one_of(st.none(), st.integers(0, 5)))
     def flush_to_disk(self, n: int | None) -> None:
-        before = self.q.memory_size
+        before = self.q._resident  # with what waits for its time
         try:
             moved = self.q.flush_to_disk(n)
         except QueueFull:
             assert self.durability is Durability.MEMORY
             return
-        assert self.q.memory_size == before - moved
+        assert self.q._resident == before - moved
         if n is None:
             assert self.q.memory_size == 0 or self.durability is Durability.MEMORY
 
@@ -342,14 +426,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         self.cleanup()
-        waiting = self.model.waiting()
+        waiting = [*self.model.alive(self.now()), *self.model.delayed]
         assert self.q.clear() == len(waiting)
         self.model.remove(waiting, "cleared")
 
     @rule(divisor=st.integers(2, 5))
     def remove_where(self, divisor: int) -> None:
         self.cleanup()
-        matching = [item for item in self.model.waiting() if number_of(item.value) % divisor == 0]
+        matching = [item for item in [*self.model.alive(self.now()), *self.model.delayed] if number_of(item.value) % divisor == 0]
         assert self.q.remove_where(lambda value: number_of(value) % divisor == 0) == len(matching)
         self.model.remove(matching, "removed")
 
@@ -359,6 +443,26 @@ class QueueMachine(RuleBasedStateMachine):
     def it_shows_what_the_reference_shows(self) -> None:
         if self.q is not None:
             assert list(map(value_of, self.q)) == [item.value for item in self.model.alive(self.now())]
+            delayed = [item for item in self.model.delayed if not item.expired(self.now())]
+            assert len(delayed) <= self.q.stats().delayed <= len(self.model.delayed)
+
+    @invariant()
+    def it_has_given_up_what_the_reference_has(self) -> None:
+        """What dies at the same time may be in either order, and what dies after the clock was set back comes before; but what is there stays in its order."""
+        if self.q is None:
+            return
+        letters = {value_of(letter.item): letter for letter in self.q.dead_letters}
+        assert set(letters) == {item.value for item in self.model.dead} and len(letters) == len(self.q.dead_letters) == len(self.model.dead)
+        known = [item for item in self.model.dead if item in self.buried]
+        order = list(letters)
+        self.model.dead.sort(key=lambda item: order.index(item.value))
+        assert known == [item for item in self.model.dead if item in self.buried]
+        loose = {claim.id for claim in self.q._in_heap(257) if claim.loose and not claim.flags & 8}
+        for item in self.model.dead:
+            letter = letters[item.value]
+            assert letter.attempts == item.attempts or not self.attempts_known
+            item.dies_again = letter.id.bytes in loose
+        self.buried = list(self.model.dead)
 
     @invariant()
     def its_sizes_agree(self) -> None:

@@ -805,7 +805,7 @@ cdef class HotQueue:
     @cython.final
     cdef int take_from(self, Lane lane, Entry *out) except -1:
         """The first item of one lane; 0 if it has none (any more)."""
-        while self.leave(lane, out):
+        while self.leave(lane, out, NO_LIMIT):
             if out.expiry_ns and out.expiry_ns <= self.exact_now():
                 self._expire(self.claim_of(out))
             elif out.item != NULL or self.recall(out, lane):
@@ -813,20 +813,26 @@ cdef class HotQueue:
         return 0
 
     @cython.final
-    cdef int leave(self, Lane lane, Entry *out) except -1:
-        """Take the first entry of one lane out of it, whatever its payload and expiry; 0 if it has none (any more)."""
+    cdef int leave(self, Lane lane, Entry *out, int64_t latest) except -1:
+        """Take the first entry of one lane out of it, whatever its payload and expiry; 0 if it has none (any more), or, ordered by time, none up to the latest time."""
         cdef Run run
         while True:
             if lane.heap_n and lane.heap_is_first():
+                if lane.timed and lane.place(&lane.heap[0]) > latest:
+                    return 0
                 out[0] = lane.heap[0]
                 lane.pop_heap()
                 if not lane.timed and out.flags & FLAG_DELAYED and not out.gone:
                     self._risen -= 1
             elif len(lane.runs):
+                if lane.timed and lane.least_bound() > latest:
+                    return 0
                 run = lane.front_run()
                 if run is None:
                     self.left(lane)
                     continue
+                if lane.timed and run.bound > latest:
+                    return 0
                 if not run.take(out):
                     continue
                 if run.done and lane.runs and lane.runs[0] is run:
@@ -919,7 +925,7 @@ cdef class HotQueue:
         """Take the first item of one line; `unread`: without a look at expiry and payload. Caller holds the head."""
         cdef Entry e
         cdef Lane lane = self.lane(line)
-        if self.leave(lane, &e) if unread else self.take_from(lane, &e):
+        if self.leave(lane, &e, NO_LIMIT) if unread else self.take_from(lane, &e):
             return self.claim_out(&e)
         return None
 
@@ -939,7 +945,7 @@ cdef class HotQueue:
         if self._next_due > now or self.lane_at[DELAYED_LINE] == NULL:
             return 0
         delayed = <Lane>self.lane_at[DELAYED_LINE]
-        while self._risen < RISEN_MOST and delayed.is_due(now) and self.leave(delayed, &e):
+        while self._risen < RISEN_MOST and self.leave(delayed, &e, now):
             if e.expiry_ns and e.expiry_ns <= now:
                 self._expire(self.claim_of(&e))
                 continue

@@ -153,7 +153,6 @@ cdef class Lane:
     cdef Run front_run(self)
     cdef int64_t least_bound(self)
     cdef bint heap_is_first(self) except -1
-    cdef bint is_due(self, int64_t now) except -1
     cdef int64_t next_time(self)
     cdef Py_ssize_t drop_listed(self, SegmentMap map) noexcept
     cdef bint is_empty(self) noexcept

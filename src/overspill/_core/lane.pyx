@@ -358,19 +358,8 @@ cdef class Lane:
             return self.heap_n > 0
         return self.place(&self.heap[0]) < entry_place(self.first())
 
-    cdef bint is_due(self, int64_t now) except -1:
-        """A line ordered by time: whether something in it is of `now` or earlier. Reads no further than it must."""
-        cdef Run run
-        if self.heap_n and self.place(&self.heap[0]) <= now:
-            return True
-        while self.runs and self.least_bound() <= now:
-            run = self.front_run()
-            if run is not None:
-                return run.bound <= now
-        return False
-
     cdef int64_t next_time(self):
-        """Nothing in it has an earlier time than this; as `is_due` left it, it is exact or at least in the future."""
+        """Ordered by time: nothing in it has an earlier time than this. Reads nothing."""
         cdef int64_t least = self.place(&self.heap[0]) if self.heap_n else NEVER
         return min(least, self.least_bound()) if self.runs else least
 
