@@ -85,3 +85,5 @@ def test_queue_that_no_configuration_knows_is_an_orphan(run: Run, jobs: Path, tm
     assert "renamed-since" in said and "jobs " not in said
     (tmp_path / "other.json").write_text(json.dumps({"name": "renamed-since", "disk_path": str(jobs.parent)}))
     run("ls", jobs.parent, "--config", tmp_path / "jobs.toml", "--config", tmp_path / "other.json")
+    (tmp_path / "both.toml").write_text(f'[defaults]\ndisk_path = "{jobs.parent}"\n[queues.jobs]\n[queues.renamed-since]\n')
+    run("ls", jobs.parent, "--config", tmp_path / "both.toml")

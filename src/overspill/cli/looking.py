@@ -20,7 +20,7 @@ from ..salvage.jsonlines import item_fields, payload_of, time_text
 from ..salvage.moving import shown
 from ..salvage.stored import Stored, value_of
 from .output import columns
-from .program import FOUND, Failure, command, json_option, print_json
+from .program import FOUND, command, json_option, print_json
 from .words import FOLDER, duration_text, size_text
 
 __all__ = ["ls", "peek", "stats"]
@@ -107,12 +107,12 @@ def ls(folder: Path, configs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _configured(configs: tuple[Path, ...]) -> list[Path]:
+    """The folders of all queues in these files; a relative disk_path begins where this process runs, as for the program that opens it."""
     known = []
     for path in configs:
-        queues = {name: Path(options["disk_path"]) for name, options in load_queues(path).items() if options.get("disk_path") is not None}
-        if not queues:
-            raise Failure(f"{path}: it names no folder: it needs disk_path and name")
-        known += [Path(path.parent, parent, name) if not parent.exists() else Path(parent, name) for name, parent in queues.items()]
+        for name, options in load_queues(path).items():
+            if options.get("disk_path") is not None:
+                known.append(Path(options["disk_path"], options.get("name", name)))
     return known
 
 

@@ -125,9 +125,10 @@ def _detail(watch: Watch, glance: Glance, width: int) -> Any:
         memory = f"memory {count_text(owner['memory_items'])} items, {size_text(owner['memory_bytes'])}, {owner['memory_ratio']:.0%} of its budget"
         disk = f"disk only {count_text(owner['disk_items'])} items; folder {size_text(found.bytes)}, {owner['disk_ratio']:.0%} of its limit"
         drops = ", ".join(f"{n:,} {reason}" for reason, n in owner["dropped"].items() if n) or "none"
-        own = f"dropped {drops}   expired {owner['expired']:,}   redelivered {owner['redelivered']:,}"
+        own = f"dropped {drops}   expired {owner['expired']:,}   redelivered {owner['redelivered']:,}   dead {count_text(found.dead_letters)}"
         last, most = owner["sync_seconds_last"], owner["sync_seconds_max"]
-        syncs = f"syncs {owner['syncs']:,}" + (f", last {duration_text(last)}, most {duration_text(most)}" if owner["syncs"] else "") + f"   in flight {owner['in_flight']:,}"
+        took = f", last {duration_text(last)}, most {duration_text(most)}" if owner["syncs"] else ""
+        syncs = f"syncs {owner['syncs']:,}{took}   in flight {owner['in_flight']:,}   delayed {count_text(found.delayed)}"
     else:
         memory, disk = "memory: only its owner knows", f"disk {count_text(found.waiting)} items; folder {size_text(found.bytes)}, {len(found.segments):,} segments"
         syncs = ""
