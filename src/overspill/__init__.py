@@ -30,6 +30,7 @@ from .errors import (
 from .hybrid import HybridQueue
 from .item import Priority
 from .options import Durability, GiB, KiB, MiB, OverflowStrategy, RateLimit, WhenFull
+from .priority import PriorityQueue
 from .serializers import Serializer
 from .stats import QueueStats, StreamStats
 from .stream import StreamQueue
@@ -37,7 +38,7 @@ from .stream import StreamQueue
 __version__ = "0.1.0"
 
 __all__ = [
-    "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
-    "NotSerializable", "open_queues", "OverflowStrategy", "Priority", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "Queues", "QueueStats", "RateLimit",
-    "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
+    "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB", "NotSerializable",
+    "open_queues", "OverflowStrategy", "Priority", "PriorityQueue", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "Queues",
+    "QueueStats", "RateLimit", "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
 ]

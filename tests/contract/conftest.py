@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from overspill import Durability, HybridQueue, OverflowStrategy, QueueEmpty
+from overspill import Durability, HybridQueue, OverflowStrategy, PriorityQueue, QueueEmpty
 from overspill._runtime.clock import ManualClock
 
 MEMORY, PROCESS, POWER = Durability.MEMORY, Durability.PROCESS, Durability.POWER
@@ -35,6 +35,7 @@ class Setting:
     memory_size: int = 1000
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     note: str = ""
+    face: type[HybridQueue] = HybridQueue
 
     @property
     def on_disk(self) -> bool:
@@ -47,7 +48,7 @@ class Setting:
 
     def __str__(self) -> str:
         if self.durability is None:
-            return "memory_only"
+            return "memory_only" + self.note
         parts = [self.durability.name, "plain" if self.plain else "mapped", str(self.memory_size), self.note]
         return "-".join(part for part in parts if part)
 
@@ -70,7 +71,10 @@ _VARIED = [
     for durability, plain in ((MEMORY, False), (PROCESS, True))
 ]
 
-SETTINGS = [Setting(None), *_SIZES, *_ROOMY, *_VARIED]
+_FACES = [Setting(None, face=PriorityQueue, note="-priority_queue"), Setting(PROCESS, memory_size=2, face=PriorityQueue, note="priority_queue")]
+"""Whoever derives from `HybridQueue` keeps its contract."""
+
+SETTINGS = [Setting(None), *_SIZES, *_ROOMY, *_VARIED, *_FACES]
 ON_DISK = [setting for setting in SETTINGS if setting.on_disk]
 TINY = [setting for setting in _SIZES if setting.memory_size == 2]
 """One for each durability and writer: for tests that choose the other options themselves."""
@@ -95,7 +99,7 @@ class Place:
 
     def open(self, name: str = "q", *, under: Path | None = None, **more: Any) -> HybridQueue:
         under = under or self.path
-        queue = HybridQueue(name, under if self.setting.on_disk else None, **self.options(**more))
+        queue = self.setting.face(name, under if self.setting.on_disk else None, **self.options(**more))
         self.queues.append(queue)
         self._under[id(queue)] = under
         return queue

@@ -148,6 +148,16 @@ class HotQueue:
         durability: Durability | None = None,
         timeout: float | timedelta | None = None,
     ) -> None: ...
+    def enqueue_with_priority(
+        self,
+        item: Any,
+        priority: int = 128,
+        *,
+        ttl: float | timedelta | None = None,
+        delay: float | timedelta | None = None,
+        durability: Durability | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> None: ...
     def enqueue_batch(
         self,
         items: Iterable[Any],
@@ -171,6 +181,7 @@ class HotQueue:
 
     # What the runtime calls.
     def _claim(self) -> Claim | None: ...
+    def _choose(self) -> tuple[int, int]: ...
     def _claim_from(self, line: int, unread: bool = False) -> Claim | None: ...
     def _is_due(self) -> bool: ...
     def _promote_due(self) -> int: ...

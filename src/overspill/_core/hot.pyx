@@ -30,6 +30,7 @@ cdef extern from "Python.h":
     bint PyLong_Check(object o)
     bint PyBool_Check(object o)
     long PyLong_AsLong(object o) except? -1
+    long PyLong_AsLongAndOverflow(object o, int *overflow) except? -1
     bint PyTuple_CheckExact(object o)
     bint PyList_CheckExact(object o)
     PyObject *PySequence_Fast_GET_ITEM(object o, Py_ssize_t i)
@@ -62,6 +63,16 @@ cdef inline uint16_t line_of_entry(const Entry *e) noexcept nogil:
     if e.flags & FLAG_DELAYED:
         return DELAYED_LINE
     return DEAD_LINE if e.flags & FLAG_DEAD else e.priority
+
+
+cdef inline int level_of(object priority) except -2:
+    """The priority as a number, -1 if it is none: the slow way then says so."""
+    cdef int overflow
+    cdef long level
+    if not PyLong_Check(priority) or PyBool_Check(priority):
+        return -1
+    level = PyLong_AsLongAndOverflow(priority, &overflow)
+    return <int>level if overflow == 0 and 0 <= level <= 255 else -1
 
 
 cdef class Parcel:
@@ -222,6 +233,14 @@ cdef class HotQueue:
             return
         self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
 
+    def enqueue_with_priority(self, item, priority=NORMAL, *, ttl=None, delay=None, durability=None, timeout=None):
+        """As `enqueue`, with the priority as the second argument: an int from 0 to 255, higher first."""
+        if self.enqueue_hot(item, priority, ttl, delay, durability):
+            if self._commits:
+                self._covered()
+            return
+        self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
+
     def dequeue(self, timeout=None):
         """Take the first item: highest priority, then first in line. It is settled: it will not come back.
 
@@ -319,25 +338,19 @@ cdef class HotQueue:
 
     @cython.final
     cdef inline int enqueue_hot(self, object item, object priority, object ttl, object delay, object durability) except -1:
-        cdef long level = NORMAL
+        cdef int level
         if self._hot_in and ttl is None and delay is None and durability is None:
-            if not PyLong_CheckExact(priority):
-                if not PyLong_Check(priority) or PyBool_Check(priority):
-                    return 0
-                level = PyLong_AsLong(priority)
-            else:
-                level = PyLong_AsLong(priority)
-            if 0 <= level <= 255:
+            level = level_of(priority)
+            if level >= 0:
                 return self.put_hot(item, <uint8_t>level)
         return 0
 
     @cython.final
     cdef inline int enqueue_batch_hot(self, object items, object priority, object ttl, object delay, object durability) except -1:
-        cdef long level = -1
+        cdef int level
         if self._hot_in and ttl is None and delay is None and durability is None and (PyList_CheckExact(items) or PyTuple_CheckExact(items)):
-            if PyLong_Check(priority) and not PyBool_Check(priority):
-                level = PyLong_AsLong(priority)
-            if 0 <= level <= 255:
+            level = level_of(priority)
+            if level >= 0:
                 return self.put_batch_hot(items, <uint8_t>level)
         return 0
 
@@ -698,10 +711,11 @@ cdef class HotQueue:
     # --- taking
 
     @cython.final
-    cdef inline int top(self) noexcept:
-        """The highest priority that may hold an item, -1 if none does."""
+    cdef inline int top(self, int *looks) noexcept:
+        """The highest priority that may hold an item, -1 if none does. `looks` counts what was looked at, for a test to see: no caller pays for what it does not read."""
         cdef int w
         for w in range(3, -1, -1):
+            looks[0] += 1
             if self.nonempty[w]:
                 return 64 * w + 63 - __builtin_clzll(self.nonempty[w])
         return -1
@@ -715,7 +729,8 @@ cdef class HotQueue:
     @cython.final
     cdef int take_hot(self, Entry *out, bint direct_only) except -1:
         """1: `out` is the first item, out of line and unsettled. 0: nothing has changed; empty, or the slow way must decide."""
-        cdef int priority = self.top()
+        cdef int looks = 0
+        cdef int priority = self.top(&looks)
         cdef Lane lane
         cdef Entry *e
         cdef Run run
@@ -794,9 +809,9 @@ cdef class HotQueue:
     @cython.final
     cdef int take(self, Entry *out) except -1:
         """As `take_hot`, but does whatever is needed: reads the disk, skips what has expired. The caller holds the head of the queue."""
-        cdef int priority
+        cdef int priority, looks = 0
         while True:
-            priority = self.top()
+            priority = self.top(&looks)
             if priority < 0:
                 return 0
             if self.take_from(<Lane>self.lane_at[priority], out):
@@ -1042,6 +1057,12 @@ cdef class HotQueue:
             if best < 0 or place < least:
                 best, least = lane.line, place
         return best
+
+    def _choose(self):
+        """(the priority that the next item is taken from, in how many looks it was found); the priority is -1 if nothing waits."""
+        cdef int looks = 0
+        cdef int priority = self.top(&looks)
+        return priority, looks
 
     def _claim_hot(self):
         """Take the first item as a Claim if that needs no lock; else None."""
