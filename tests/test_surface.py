@@ -17,15 +17,16 @@ from overspill import HybridQueue, StreamQueue
 SOURCE = Path(overspill.__file__).parent
 
 NAMES = {
-    "HybridQueue", "StreamQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty", "QueueFull", "QueueClosed", "QueueBroken",
-    "QueueLocked", "RateLimited", "ItemRejected", "ItemTooLarge", "NotSerializable", "LeaseExpired", "CorruptedData", "UnknownFormat",
+    "HybridQueue", "PriorityQueue", "CircularBuffer", "StreamQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty",
+    "QueueFull", "QueueClosed", "QueueBroken", "QueueLocked", "RateLimited", "ItemRejected", "ItemTooLarge", "NotSerializable", "LeaseExpired", "CorruptedData", "UnknownFormat",
 }  # fmt: skip
-LATER = {"PriorityQueue", "CircularBuffer", "AsyncHybridQueue", "Queue"}
+LATER = {"AsyncHybridQueue", "Queue"}
 
 VERBS = {
     "enqueue": "(self, item, *, priority, ttl, delay, durability, timeout)",
     "enqueue_batch": "(self, items, *, priority, ttl, delay, durability, timeout)",
     "enqueue_front": "(self, item",
+    "enqueue_with_priority": "(self, item, priority, *, ttl, delay, durability, timeout)",
     "dequeue": "(self, timeout)",
     "try_dequeue": "(self)",
     "dequeue_batch": "(self, max_items, *, timeout)",

@@ -9,6 +9,7 @@ Items live in memory while there is room, spill to disk when there is not, come 
     b'one'
 """
 from ._runtime.delivery import Delivery
+from .circular import CircularBuffer
 from .configured import Queues, open_queues
 from .errors import (
     CorruptedData,
@@ -38,7 +39,7 @@ from .stream import StreamQueue
 __version__ = "0.1.0"
 
 __all__ = [
-    "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB", "NotSerializable",
-    "open_queues", "OverflowStrategy", "Priority", "PriorityQueue", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull", "QueueLocked", "Queues",
-    "QueueStats", "RateLimit", "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
+    "CircularBuffer", "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
+    "NotSerializable", "open_queues", "OverflowStrategy", "Priority", "PriorityQueue", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull",
+    "QueueLocked", "Queues", "QueueStats", "RateLimit", "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
 ]

@@ -28,7 +28,7 @@ from typing import Any, Final, TypeVar
 
 from overspill.codecs import CODEC_NUMBERS
 from overspill.errors import InvalidOption
-from overspill.serializers import resolve
+from overspill.serializers import ANY_OBJECT, resolve
 
 __all__ = [
     "DISK_SIZE_MIN",
@@ -127,6 +127,7 @@ class Options:
     disk_path: str | None = None  # str or path; None = memory only
     memory_size: int = 1000  # items, from 1
     memory_limit: int | None = 512 * MiB  # bytes, from 1; None = no byte limit
+    max_items: int | None = None  # items in line, in memory and on disk, from 1; None = as many as there is room for
     overflow_ratio: float = 1.0  # above 0, up to 1
     overflow_strategy: OverflowStrategy = OverflowStrategy.OLDEST
     max_disk_size: int = 10 * GiB  # bytes, from 256 KiB
@@ -161,6 +162,8 @@ class Options:
         _whole("memory_size", self.memory_size, 1, _COUNT_MAX)
         if self.memory_limit is not None:
             _whole("memory_limit", self.memory_limit, 1, _BYTES_MAX, or_none=True)
+        if self.max_items is not None:
+            _whole("max_items", self.max_items, 1, _COUNT_MAX, or_none=True)
         ratio = _number("overflow_ratio", self.overflow_ratio, "a number above 0, up to 1")
         if not 0 < ratio <= 1:
             raise InvalidOption("overflow_ratio", self.overflow_ratio, "a number above 0, up to 1")
@@ -200,6 +203,9 @@ class Options:
         if self.disk_path is not None and self.name is None:
             raise InvalidOption("name", None, "given with a disk_path", hint="it names the folder under disk_path")
 
+        if self.disk_path is not None and self.serializer is ANY_OBJECT:
+            raise InvalidOption("serializer", self.serializer, "one that makes bytes, where there is a disk_path")
+
         if self.disk_path is None and self.durability is not Durability.MEMORY:
             if self.durability is Durability.POWER:
                 raise InvalidOption("durability", self.durability, "MEMORY for a queue in memory only",
@@ -226,6 +232,11 @@ class Options:
         elif self.disk_path is None and self.memory_limit is not None and size > self.memory_limit:
             raise InvalidOption("max_item_size", size, f"at most memory_limit={self.memory_limit} in a queue without a disk_path",
                                 hint="raise memory_limit, give a disk_path, or leave max_item_size out")  # fmt: skip
+
+    @property
+    def rings(self) -> bool:
+        """Whether the oldest item gives way to the newest once there are `max_items`."""
+        return self.max_items is not None and self.when_full is WhenFull.DROP_OLDEST
 
     def as_dict(self) -> dict[str, Any]:
         """Every option by name, in the words that ``from_words`` reads (objects and callbacks as they are)."""
@@ -424,7 +435,7 @@ _ENUMS: Final[dict[str, type[Enum]]] = {
     "durability": Durability,
 }
 _MAY_BE_NONE: Final = frozenset(
-    ["disk_path", "memory_limit", "sync_interval", "compression", "ttl", "rate_limit", "max_attempts", "dead_letter_limit"]
+    ["disk_path", "memory_limit", "max_items", "sync_interval", "compression", "ttl", "rate_limit", "max_attempts", "dead_letter_limit"]
 )
 
 

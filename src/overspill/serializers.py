@@ -46,7 +46,7 @@ from overspill.item import (
     KIND_STR,
 )
 
-__all__ = ["DEPTH_MAX", "NAMES", "Codec", "Serializer", "keeps_object", "resolve"]
+__all__ = ["ANY_OBJECT", "DEPTH_MAX", "NAMES", "Codec", "Serializer", "keeps_object", "resolve"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -767,6 +767,19 @@ class _Custom(Codec):
                               hint="make encode return bytes")  # fmt: skip
 
 
+class _AnyObject(Codec):
+    """Nothing is written down: the very object waits in memory, whatever it is, and comes out as itself. Only for a queue without a disk; no bytes are counted."""
+
+    name, kind = "any object", KIND_RAW
+
+    def encode(self, item: Any) -> tuple[int, bytes]:
+        return KIND_RAW, b""
+
+    def keeps_object(self, item: Any) -> bool:
+        return True
+
+
+ANY_OBJECT: Final = _AnyObject()
 _AUTO: Final = _Auto()
 _JSON_KEPT: Final = frozenset([type(None), bool, int, str])  # no float: it may be NaN, which JSON writes as null
 _NAMED: Final[dict[str, Codec]] = {

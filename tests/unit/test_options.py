@@ -39,6 +39,7 @@ def test_the_defaults_are_those_of_the_contract():
         "disk_path": "/q",
         "memory_size": 1000,
         "memory_limit": 512 * MiB,
+        "max_items": None,
         "overflow_ratio": 1.0,
         "overflow_strategy": OverflowStrategy.OLDEST,
         "max_disk_size": 10 * GiB,

@@ -53,6 +53,7 @@ cdef enum:
     NORMAL = 128
     SMALL_PAYLOAD = 32768  # above it a payload is written to the file by pwrite, without the interpreter lock
 cdef int64_t NO_LIMIT = 0x7fffffffffffffff
+cdef int64_t CLOCK_TICK = 20000000  # the coarse clock is behind by no more than this
 
 cdef enum:
     RISEN_MOST = 4096      # so many items that were delayed stand in their lines at once; the others that are due stay where they cost nothing
@@ -171,7 +172,7 @@ cdef class Claim:
 
 cdef class HotQueue:
     """What the hot verbs touch. The runtime's class derives from it and supplies what is called here and not defined here:
-    `_…_slow`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`."""
+    `_…_slow`, `_overwrite`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`."""
     cdef list lanes
     cdef PyObject *lane_at[258]                       # by line
     cdef uint64_t nonempty[5]                         # of the last word nobody asks: what is in it waits for its time
@@ -190,6 +191,9 @@ cdef class HotQueue:
     cdef public bint _logs                            # every operation is in the log before it returns
     cdef public bint _spills_oldest                   # the strategy is one that runs here
     cdef public bint _takes_bytes, _takes_str         # the serializer leaves these as they are
+    cdef public bint _takes_any                       # in memory only, and nothing is serialised: any object, of which no bytes are counted
+    cdef public int64_t _most_items                   # in line, both tiers
+    cdef public bint _overwrites                      # beyond that the oldest gives way here; otherwise the slow way decides
     cdef public SegmentMap _tail_map
     cdef public uint64_t _next_sequence
     cdef public uint64_t _id_base
@@ -203,7 +207,7 @@ cdef class HotQueue:
     cdef public int64_t _n_takers, _n_makers          # who waits for an item, who for room
     cdef public int64_t _low_items, _low_bytes        # falling to these asks for attention, too: pressure has eased; -1 = never
     cdef readonly set _out                            # sequence numbers of items out of line and not yet settled
-    cdef public uint64_t _n_enqueued, _n_dequeued, _n_expired, _n_spilled
+    cdef public uint64_t _n_enqueued, _n_dequeued, _n_expired, _n_spilled, _n_overwritten
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -212,7 +216,7 @@ cdef class HotQueue:
         self._next_due = NO_LIMIT
         self._departed = set()
         self._next_sequence = 1
-        self._soft_items = self._soft_bytes = self._budget_items = self._budget_bytes = NO_LIMIT
+        self._soft_items = self._soft_bytes = self._budget_items = self._budget_bytes = self._most_items = NO_LIMIT
         self._poke_at = <uint64_t>-1
         self._low_items = self._low_bytes = -1
         self._out = set()
@@ -232,6 +236,14 @@ cdef class HotQueue:
                 self._covered()
             return
         self._enqueue_slow(item, priority, ttl, delay, durability, timeout)
+
+    def _push(self, item, /):
+        """Put `item` at the end, with nothing beside it: `enqueue` without the price of its arguments. Raises what `enqueue` raises."""
+        if self._hot_in and self.put_hot(item, NORMAL):
+            if self._commits:
+                self._covered()
+            return
+        self._enqueue_slow(item, NORMAL, None, None, None, None)
 
     def enqueue_with_priority(self, item, priority=NORMAL, *, ttl=None, delay=None, durability=None, timeout=None):
         """As `enqueue`, with the priority as the second argument: an int from 0 to 255, higher first."""
@@ -298,7 +310,7 @@ cdef class HotQueue:
         return self._dequeue_batch_slow(out, n, timeout)
 
     def __len__(self):
-        return self._waiting
+        return self._waiting  # which is what the runtime reads: a face may say something else here
 
     def __bool__(self):
         return True
@@ -467,11 +479,18 @@ cdef class HotQueue:
             except UnicodeEncodeError:
                 return 0
             kind = KIND_STR
+        elif self._takes_any:
+            p, n, kind = NULL, 0, KIND_RAW
         else:
             return 0
         if n > SMALL_PAYLOAD or n > self._max_item_size or self.lane_at[priority] == NULL:
             return 0
         lane = <Lane>self.lane_at[priority]
+        if self._waiting >= self._most_items:
+            if not self._overwrites or not self._hot_out or not self.is_all(lane):
+                return 0
+            if not self._logs:
+                return self.put_over(lane, item, <uint32_t>n, kind, priority)
         if self._logs:
             map = self._tail_map
             if map is None or not map.has_room(record_size(n), 1, priority) or not self.granted(1):
@@ -485,11 +504,65 @@ cdef class HotQueue:
             if self._resident >= self._budget_items or self._resident_bytes + n > self._budget_bytes or not self.granted(1):
                 return 0
             self.put_unlogged(lane, item, <uint32_t>n, kind, priority)
+        if self._waiting > self._most_items:
+            self.overwrite()
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self.over()
         if self._n_takers:
             self._wake_taker()
         return 1
+
+    @cython.final
+    cdef inline bint is_all(self, Lane lane) noexcept:
+        """Whether everything that waits is in this lane and in the order of its numbers, so that its first item is the oldest of all."""
+        cdef uint64_t own = <uint64_t>1 << (lane.line & 63)
+        cdef int w = lane.line >> 6
+        return (
+            (self.nonempty[w] & ~own) | self.nonempty[(w + 1) & 3] | self.nonempty[(w + 2) & 3] | self.nonempty[(w + 3) & 3]
+        ) == 0 and lane.heap_n == 0 and not lane.merge
+
+    @cython.final
+    cdef inline bint is_dense(self, Lane lane) noexcept:
+        """Whether everything that waits is in this lane's ring, with no places of removed items between: then blocks can be skipped by their length."""
+        return lane.ring_n == self._waiting and len(lane.runs) == 0 and self.is_all(lane)
+
+    @cython.final
+    cdef inline int put_over(self, Lane lane, object item, uint32_t n, uint8_t kind, uint8_t priority) except -1:
+        """In memory only: put the item where the oldest gives way. 0: nothing has changed and the slow way must decide."""
+        cdef Entry *e = lane.first()
+        cdef PyObject *old
+        if lane.ring_n == 0 or e.gone or e.segment != NULL or len(lane.runs):
+            return 0
+        if (e.expiry_ns and e.expiry_ns <= self.now() + CLOCK_TICK) or self._resident_bytes - e.nbytes + n > self._budget_bytes or not self.granted(1):
+            return 0
+        old = e.item
+        self._resident_bytes += <int64_t>n - e.nbytes
+        lane.pop()
+        e = lane.push()
+        self.fill(e, item, n, kind, priority)
+        e.segment = NULL
+        e.offset8 = 0
+        e.ordinal = 0
+        self._n_enqueued += 1
+        self._n_overwritten += 1
+        if self._n_takers:
+            self._wake_taker()
+        Py_XDECREF(old)  # last: it may run any code
+        return 1
+
+    @cython.final
+    cdef int overwrite(self) except -1:
+        """The oldest item gives way to the one that has just come. Its record is settled after the other is complete: whoever is killed in between has one too many, never one too few."""
+        cdef Entry e
+        if not self.take_hot(&e, False):
+            self._overwrite()
+            return 0
+        self._n_overwritten += 1
+        try:
+            self.settle_entry(&e)
+        finally:
+            Py_XDECREF(e.item)
+        return 0
 
     @cython.final
     cdef inline void fill(self, Entry *e, object item, uint32_t n, uint8_t kind, uint8_t priority) noexcept:
@@ -563,6 +636,8 @@ cdef class HotQueue:
                     PyUnicode_AsUTF8AndSize(item, &n)
                 except UnicodeEncodeError:
                     return False
+            elif self._takes_any:
+                n = 0
             else:
                 return False
             if n > SMALL_PAYLOAD or n > self._max_item_size:
@@ -594,7 +669,7 @@ cdef class HotQueue:
         cdef SegmentMap map = self._tail_map
         cdef Lane lane
         cdef RecordHeader first
-        if count == 0 or self.lane_at[priority] == NULL or not self.measure(items, &total, &total_bytes):
+        if count == 0 or self.lane_at[priority] == NULL or self._waiting + count > self._most_items or not self.measure(items, &total, &total_bytes):
             return 0
         lane = <Lane>self.lane_at[priority]
         if self._logs:
@@ -620,7 +695,9 @@ cdef class HotQueue:
                 return 0
             for i in range(count):
                 item = <object>PySequence_Fast_GET_ITEM(items, i)
-                if PyBytes_CheckExact(item):
+                if self._takes_any:
+                    self.put_unlogged(lane, item, 0, KIND_RAW, priority)
+                elif PyBytes_CheckExact(item):
                     self.put_unlogged(lane, item, <uint32_t>PyBytes_GET_SIZE(item), KIND_RAW, priority)
                 else:
                     p = PyUnicode_AsUTF8AndSize(item, &n)
@@ -890,6 +967,21 @@ cdef class HotQueue:
         self.nonempty[lane.line >> 6] |= <uint64_t>1 << (lane.line & 63)
 
     @cython.final
+    cdef int64_t first_expiry(self, Lane lane) except -1:
+        """When the item that stands first in a lane expires; 0: never, or nothing stands there. Calls the store."""
+        cdef Run run
+        if lane.heap_n and lane.heap_is_first():
+            return lane.heap[0].expiry_ns
+        while len(lane.runs):
+            run = lane.front_run()
+            if run is not None:
+                return run.header.expiry_ns
+        while lane.ring_n and lane.first().gone:
+            Py_XDECREF(lane.first().item)
+            lane.pop()
+        return lane.first().expiry_ns if lane.ring_n else 0
+
+    @cython.final
     cdef bint recall(self, Entry *e, Lane lane) except -1:
         """Read back the payload of a stub; False if it was damaged and has been set aside. On an error the item is back in line."""
         cdef SegmentMap map
@@ -943,6 +1035,22 @@ cdef class HotQueue:
         if self.leave(lane, &e, NO_LIMIT) if unread else self.take_from(lane, &e):
             return self.claim_out(&e)
         return None
+
+    def _expire_first(self, uint8_t priority):
+        """Let what stands first in a line leave as long as it has expired; returns how many did. Caller holds the head."""
+        cdef Entry e
+        cdef int64_t expiry
+        cdef Lane lane
+        n = 0
+        if self.lane_at[priority] != NULL:
+            lane = <Lane>self.lane_at[priority]
+            while True:
+                expiry = self.first_expiry(lane)
+                if not expiry or expiry > self.exact_now() or not self.leave(lane, &e):
+                    break
+                self._expire(self.claim_of(&e))
+                n += 1
+        return n
 
     # --- the lines ordered by time
 
@@ -1496,21 +1604,45 @@ cdef class HotQueue:
         out.sort(key=(lambda claim: claim.time_ns) if lane.timed else (lambda claim: claim.place))
         return out
 
-    def _in_ring(self, uint8_t priority):
-        """Copies of the lane's ring items, in order; as `_in_heap`."""
+    def _in_ring(self, uint8_t priority, Py_ssize_t skip=0, Py_ssize_t most=-1, int64_t since_ns=0):
+        """Copies of the lane's ring items, in order; as `_in_heap`. Without the first `skip` of them, no more than `most`, and none enqueued before `since_ns`."""
         cdef Lane lane = self.lane(priority)
         cdef Py_ssize_t i, begin, end
+        cdef bint dense = self.is_dense(lane)
         out = []
         cdef Block *block = lane.head
         begin = lane.head_at
-        while block != NULL and lane.ring_n:
+        while block != NULL and lane.ring_n and most:
             end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
-            for i in range(begin, end):
-                if not block.entries[i].gone:
-                    out.append(self.seen(&block.entries[i]))
+            if dense and skip >= end - begin:
+                skip -= end - begin
+            else:
+                for i in range(begin, end):
+                    if block.entries[i].gone:
+                        continue
+                    if skip:
+                        skip -= 1
+                    elif most and block.entries[i].enqueued_ns >= since_ns:
+                        out.append(self.seen(&block.entries[i]))
+                        most -= 1
             begin = 0
             block = block.next
         return out
+
+    def _count_ring(self, uint8_t priority):
+        """How many items of the lane are in its ring."""
+        cdef Lane lane = self.lane(priority)
+        cdef Py_ssize_t i, n = 0, begin = lane.head_at, end
+        cdef Block *block = lane.head
+        if self.is_dense(lane):
+            return lane.ring_n
+        while block != NULL and lane.ring_n:
+            end = lane.tail_at if block == lane.tail else BLOCK_ENTRIES
+            for i in range(begin, end):
+                n += not block.entries[i].gone
+            begin = 0
+            block = block.next
+        return n
 
     def _pull_out(self, uint16_t line, uint64_t sequence):
         """Take a ring or heap item out of the middle, as a Claim; None if it is not there. Its entry stays behind, to be skipped."""

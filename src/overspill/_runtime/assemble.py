@@ -25,7 +25,7 @@ from .._store.log import Log, NoRoom
 from .._store.recovery import RecoveryReport, Recovered, recover
 from ..codecs import codec_number
 from ..options import Durability, Options, OverflowStrategy, seconds
-from ..serializers import resolve
+from ..serializers import ANY_OBJECT, resolve
 from ..stats import REFUSALS, QueueStats
 from .clock import Clock, SystemClock
 from .commit import GroupCommit
@@ -62,7 +62,7 @@ class Assembled(Keeping):
         self._log = self._disk = self._lock = self._quarantine = None
         self._pump = None
         self._tail, self._head = Gate(self, "_hot_in"), Gate(self, "_hot_out")
-        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), lambda: len(self))
+        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), lambda: self._waiting)
         self._makers = Waiters(lambda n: setattr(self, "_n_makers", n), lambda: True)
         self._leases = Leases()
         self._deaths, self._exhausted, self._heartbeats = {}, [], {}
@@ -81,7 +81,11 @@ class Assembled(Keeping):
         self._id_base = secrets.randbits(61)
         self._takes_bytes = options.serializer in ("auto", "raw")
         self._takes_str = options.serializer in ("auto", "str")
+        self._takes_any = self._codec is ANY_OBJECT
         self._set_budget(options.memory_size, options.memory_limit)
+        if options.max_items is not None:
+            self._most_items = options.max_items
+        self._overwrites = options.rings and options.on_dropped is None
         self._spills_oldest = options.overflow_strategy is OverflowStrategy.OLDEST
         self._open_lane(128)
         if options.disk_path is not None:
@@ -102,6 +106,8 @@ class Assembled(Keeping):
         with self._head:
             self._promote_due()
         self._plan_due()
+        if options.rings:
+            self._overwrite()  # there may be one too many, or more than max_items is now
         _open_queues.add(self)
 
     def _open_folder(self, options: Options, disk_class: type[Disk], plain: bool | None) -> None:
@@ -115,7 +121,7 @@ class Assembled(Keeping):
             quarantine = Quarantine(disk)
             found = recover(disk, quarantine, plain=plain, now_ns=self._now_ns())
             log = Log(
-                disk, queue=found.queue or uuid.uuid4().bytes, max_bytes=options.max_disk_size, plain=plain,
+                disk, queue=found.queue or uuid.uuid4().bytes, max_bytes=options.max_disk_size, plain=plain, rings=options.rings,
                 recycles=options.durability is Durability.POWER, now_ns=self._now_ns, on_damage=self._damaged, on_rebuilt=self._rebuilt, on_broken=self._broke,
             )
             log.adopt(found.segments, found.next_number, found.other_bytes)
@@ -145,7 +151,7 @@ class Assembled(Keeping):
         for priority, runs in lanes.items():
             ordered = all(a.last_place < b.bound for a, b in zip(runs, runs[1:], strict=False))
             self._recovered_runs(priority, runs, not ordered)
-        self._n_recovered = len(self) + self._delayed + self._dead
+        self._n_recovered = self._waiting + self._delayed + self._dead
 
     _n_recovered: int = 0
     _opened_ns: int = 0
@@ -208,7 +214,7 @@ class Assembled(Keeping):
     def _draining(self, deadline: float) -> Steps[None]:
         """Wait until consumers have taken everything, or the time is up."""
         with self._makers.place() as place:
-            while len(self) or len(self._leases):
+            while self._waiting or len(self._leases):
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
                     return
@@ -275,7 +281,7 @@ class Assembled(Keeping):
             return f"<{type(self).__name__} (not opened)>"
         state = "" if self._state == "open" else f", {self._state}"
         on_disk = f" + {self.disk_size:,} on disk only" if options.disk_path is not None else ""
-        return f"<{type(self).__name__} {options.name or 'in memory'!s}: {len(self):,} waiting = {self._resident:,} in memory{on_disk}{state}>"
+        return f"<{type(self).__name__} {options.name or 'in memory'!s}: {self._waiting:,} waiting = {self._resident:,} in memory{on_disk}{state}>"
 
     # --- what it says of itself
 
@@ -306,11 +312,11 @@ class Assembled(Keeping):
             disk_bytes = log.used_bytes if log is not None else 0
             oldest_ns = self._oldest_enqueued_ns() if log is None or self._state == "closed" or log.broken is not None else self._oldest_cold_ns()
             return QueueStats(
-                name=self._options.name, waiting=len(self), in_flight=len(self._out), memory_items=self.memory_size, memory_bytes=self._resident_bytes,
+                name=self._options.name, waiting=self._waiting, in_flight=len(self._out), memory_items=self.memory_size, memory_bytes=self._resident_bytes,
                 disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
                 disk_ratio=disk_bytes / log.max_bytes if log is not None else 0.0, pressure=self.pressure,
                 enqueued=self._n_enqueued + self._dropped_unseen, dequeued=self._n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,
-                expired=self._n_expired, dropped=dict(self._dropped), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
+                expired=self._n_expired, dropped=self._drops(), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
                 recovered=self._n_recovered, spilled=self._n_spilled, delayed=self._delayed, dead_letters=self._dead,
                 oldest_age=None if not oldest_ns else max(0.0, (self._now_ns() - oldest_ns) / 1e9),
                 segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
@@ -325,6 +331,12 @@ class Assembled(Keeping):
             now = self.stats()
             said = {key: getattr(now, key) for key in _SAID} | {"at_ns": self._now_ns(), "durability": self._options.durability.name.lower(), "max_disk_size": self._options.max_disk_size}
             self._lock.say(json.dumps(said).encode())
+
+    def _drops(self) -> dict[str, int]:
+        drops = Counter(self._dropped)
+        if self._n_overwritten:
+            drops["full_oldest"] += self._n_overwritten
+        return dict(drops)
 
     def _oldest_cold_ns(self) -> int:
         """When the oldest item was enqueued, the cold ones included: the first record of every line's first run tells."""

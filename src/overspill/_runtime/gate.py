@@ -44,7 +44,7 @@ class Gate:
 
     def let_others_in(self) -> None:
         """Between two holds of a long loop. A lock goes to whoever asks first, which would always be the loop again."""
-        if self._waiting > 0:
+        if self._waiting > 0 and self._depth == 0:
             time.sleep(0.0001)
 
     def allow(self, allowed: bool) -> None:

@@ -17,9 +17,9 @@ from .._core.segmap import SegmentMap
 from .._store import compaction, layout
 from .._store.segment import Segment
 from ..errors import InvalidOption
+from .looking import Looking
 from .spilling import Spilling
 from .sync_times import SyncTimes
-from .taking import Taking
 
 __all__ = ["Keeping"]
 
@@ -33,7 +33,7 @@ _SWEEP_MOST = 1024
 _COMPACT_EVERY_S = 1.0
 
 
-class Keeping(Spilling, Taking):
+class Keeping(Spilling, Looking):
     """The background half of a queue."""
 
     _compacting: threading.RLock
@@ -69,7 +69,7 @@ class Keeping(Spilling, Taking):
 
     def _room_made(self) -> None:
         """Called by the core after an item left, if somebody waits for room (or, in `close`, for the last item to leave)."""
-        if self._log is None or self._log.emptied or self._state == "closing":
+        if self._log is None or self._log.emptied or self._options.max_items is not None or self._state == "closing":
             self._makers.wake()
 
     def _set_aside_stub(self, map: SegmentMap, offset: int) -> None:
@@ -244,7 +244,7 @@ class Keeping(Spilling, Taking):
         self._expire_in_memory()
         self._expire_segments()
         self._sweep_due = None
-        if len(self):
+        if self._waiting:
             self._plan_sweep()
             if self._sweep_due is not None:
                 due.append(self._sweep_due)

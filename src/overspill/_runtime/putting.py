@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +28,13 @@ _SMALL_PAYLOAD = 32768
 """Above it a payload goes to the file by `pwrite`, without the interpreter lock (the core draws the same line)."""
 
 _FRONT = 1
+
+
+class TooManyItems(NoRoom):
+    """`max_items` are in line."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
 
 
 class Putting(Parts):
@@ -235,6 +243,11 @@ class Putting(Parts):
 
     def _full_error(self, shortage: NoRoom, for_ever: bool = False) -> Exception:
         where = self._disk.path if self._disk is not None else self._options.name
+        if isinstance(shortage, TooManyItems):
+            return QueueFull(
+                f"the batch has more items than the queue may ever hold, max_items={self._most_items:,}" if for_ever else f"max_items={self._most_items:,} are in line",
+                where=where, hint="raise max_items, or split the batch" if for_ever else "take something out, raise max_items, or choose another when_full",
+            )
         if for_ever:
             return QueueFull(
                 f"the item needs {shortage.needed:,} bytes at once, which is more than the queue may ever hold",
@@ -250,6 +263,8 @@ class Putting(Parts):
         )
 
     def _could_ever_fit(self, parcels: list[Parcel], promise: Durability) -> bool:
+        if len(parcels) > self._most_items:
+            return False
         if self._log is not None:
             total = sum(record_length(len(parcel.payload)) for parcel in parcels)
             return self._log.fits_ever(total, len(parcels), len({parcel.line for parcel in parcels}))
@@ -264,9 +279,11 @@ class Putting(Parts):
                 self._tell_later(lambda item=item: self._options.on_dropped(item, reason))  # type: ignore[misc]
 
     def _drop_oldest(self) -> bool:
-        """Give up the item in line that was enqueued first. If none is, the first dead letter; then the delayed item that is due first. False if there is nothing at all."""
+        """Give up the item in line that was enqueued first, unless it expires instead. If none is, the first dead letter; then the delayed item that is due first. False if there is nothing at all."""
         with self._head:
             priority = self._oldest_lane()
+            if priority >= 0 and self._expire_first(priority):
+                return True
             claim = self._claim_from(priority) if priority >= 0 else None
             claim = claim or self._claim_from(layout.DEAD_LINE) or self._claim_from(layout.DELAYED_LINE)
             if claim is None:
@@ -284,10 +301,18 @@ class Putting(Parts):
                 item = None
             self._tell_later(lambda: self._options.on_dropped(item, reason))  # type: ignore[misc]
 
+    def _overwrite(self) -> None:
+        """Under DROP_OLDEST the oldest gives way once the newer one is in, so that a kill in between costs nothing. Called by the core, too, where it cannot do it itself."""
+        while self._waiting > self._most_items and self._drop_oldest():
+            pass
+
     # --- placing (the caller holds the tail)
 
     def _place(self, parcels: list[Parcel], promise: Durability) -> None:
         """Write the parcels if the promise asks for it, let them join their lines, then spill what is over the budget. Raises NoRoom and has changed nothing."""
+        overwrites = self._options.when_full is WhenFull.DROP_OLDEST
+        if len(parcels) > self._most_items or (self._waiting + len(parcels) > self._most_items and not overwrites):
+            raise TooManyItems
         segment, offsets = None, [0] * len(parcels)
         if self._log is not None and (
             self._logs or promise >= Durability.PROCESS or any(parcel.nbytes > self._budget_bytes for parcel in parcels) or self._would_go_first(parcels)
@@ -296,8 +321,11 @@ class Putting(Parts):
         else:
             self._make_room_in_memory(parcels)
             self._number(parcels)
-        for parcel, offset in zip(parcels, offsets, strict=True):
-            self._join(parcel, segment.map if segment else None, offset, True)
+        with self._head if self._options.rings else nullcontext():  # nobody sees one too many
+            for parcel, offset in zip(parcels, offsets, strict=True):
+                self._join(parcel, segment.map if segment else None, offset, True)
+            if self._waiting > self._most_items:
+                self._overwrite()
         if segment is not None:
             if not segment.map.dirty:
                 self._dirtied(segment.map)
@@ -406,7 +434,7 @@ class Putting(Parts):
             raise self._broken_error() from worse
         if isinstance(error, OSError):
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise NoRoom(len(self), 0, error) from error
+                raise NoRoom(self._waiting, 0, error) from error
             self._log.break_down(error)
             raise self._broken_error() from error
 

@@ -75,7 +75,7 @@ class Taking(Apart):
             self._refuse(taking=True)
             if not taken:
                 max_items = self._batch_size(max_items)
-            if self._state == "closing" and not len(self):
+            if self._state == "closing" and not self._waiting:
                 raise QueueClosed(f"{self!r} is closed", hint="open it again to go on")
             deadline = self._until(timeout)
             while max_items > 0:
@@ -115,7 +115,7 @@ class Taking(Apart):
         """
         with self._takers.place() as place:
             while True:
-                if len(self) or self._is_due():
+                if self._waiting or self._is_due():
                     with self._head:
                         self._refuse(taking=True)
                         claim = self._claim()
@@ -452,7 +452,7 @@ class Taking(Apart):
         try:
             with self._head:
                 seen = self._peek()
-            if self._n_takers and len(self):
+            if self._n_takers and self._waiting:
                 self._takers.wake()  # whoever looked while the item was out of line has gone to wait for it
             if seen is None:
                 if self._state != "open":

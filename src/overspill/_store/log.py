@@ -30,6 +30,8 @@ FIRST_SEGMENT = 256 * KiB
 LARGEST_SEGMENT = 64 * MiB
 LARGEST_PLAIN_SEGMENT = 8 * MiB
 """The plain writer reads a segment as a whole when it seals it."""
+LARGEST_RING_SEGMENT = 1 * MiB
+"""A ring settles its oldest item with every new one, and gives space back by the segment: in large ones it would take many times what it holds."""
 
 FOLDER_OVERHEAD = 8 * KiB
 """The part of the budget kept for the folder itself and its lock file."""
@@ -58,7 +60,7 @@ class Log:
     """The segments of an open queue."""
 
     def __init__(
-        self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, recycles: bool, now_ns: Callable[[], int],
+        self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, rings: bool, recycles: bool, now_ns: Callable[[], int],
         on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None],
     ) -> None:
         self.disk = disk
@@ -79,6 +81,7 @@ class Log:
         self.retired_count = 0
         self.compactions = 0
         self._spares: list[Segment] = []
+        self._rings = rings
         self._recycles = recycles
         self._now_ns = now_ns
         self._on_damage = on_damage
@@ -93,7 +96,7 @@ class Log:
         self._structure = threading.RLock()
         self._preparing = threading.RLock()
         self._syncing = threading.RLock()
-        largest = LARGEST_PLAIN_SEGMENT if plain else LARGEST_SEGMENT
+        largest = LARGEST_RING_SEGMENT if rings else LARGEST_PLAIN_SEGMENT if plain else LARGEST_SEGMENT
         self._largest = max(SMALLEST_SEGMENT, min(largest, max_bytes // 8 // 4096 * 4096))
         self._planned = min(FIRST_SEGMENT, self._largest)
         self._prepared = itertools.count(1)
@@ -140,6 +143,12 @@ class Log:
         """Put the next segment to use, with room for these records. The caller holds the tail. Raises NoRoom and has changed nothing."""
         self.refuse_if_broken()
         least = size_for(record_bytes, records, lines)
+        if self._rings and self._syncing.acquire(blocking=False):
+            # Each new segment lets an old one go. Here, so that what a ring takes on disk does not depend on when the pump gets round to it; not while a sync would have to be waited for.
+            try:
+                self.retire_emptied()
+            finally:
+                self._syncing.release()
         with self._structure:
             number = self.next_number
             previous_end = self.active.map.tail if self.active is not None else 0
