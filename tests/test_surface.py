@@ -17,10 +17,10 @@ from overspill import HybridQueue, StreamQueue
 SOURCE = Path(overspill.__file__).parent
 
 NAMES = {
-    "HybridQueue", "PriorityQueue", "CircularBuffer", "StreamQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty",
+    "HybridQueue", "PriorityQueue", "CircularBuffer", "Queue", "StreamQueue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit", "KiB", "MiB", "GiB", "QueueError", "QueueEmpty",
     "QueueFull", "QueueClosed", "QueueBroken", "QueueLocked", "RateLimited", "ItemRejected", "ItemTooLarge", "NotSerializable", "LeaseExpired", "CorruptedData", "UnknownFormat",
 }  # fmt: skip
-LATER = {"AsyncHybridQueue", "Queue"}
+LATER = {"AsyncHybridQueue"}
 
 VERBS = {
     "enqueue": "(self, item, *, priority, ttl, delay, durability, timeout)",

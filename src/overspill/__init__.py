@@ -10,6 +10,7 @@ Items live in memory while there is room, spill to disk when there is not, come 
 """
 from ._runtime.delivery import Delivery
 from .circular import CircularBuffer
+from .compat import Queue
 from .configured import Queues, open_queues
 from .errors import (
     CorruptedData,
@@ -40,6 +41,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CircularBuffer", "CorruptedData", "Delivery", "Durability", "GiB", "HybridQueue", "InvalidOption", "ItemRejected", "ItemTooLarge", "KiB", "LeaseExpired", "MiB",
-    "NotSerializable", "open_queues", "OverflowStrategy", "Priority", "PriorityQueue", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull",
+    "NotSerializable", "open_queues", "OverflowStrategy", "Priority", "PriorityQueue", "Queue", "QueueBroken", "QueueClosed", "QueueEmpty", "QueueError", "QueueFull",
     "QueueLocked", "Queues", "QueueStats", "RateLimit", "RateLimited", "Serializer", "StreamQueue", "StreamStats", "UnknownFormat", "UnsafeFolder", "WhenFull",
 ]

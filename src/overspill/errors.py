@@ -21,7 +21,13 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import sys
 from typing import Any
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown as _ShutDown
+else:
+    _ShutDown = Exception
 
 __all__ = [
     "CorruptedData",
@@ -121,8 +127,8 @@ class RateLimited(QueueError):
 # The caller did.
 
 
-class QueueClosed(QueueError):
-    """``close()`` has begun (or the queue was never this process's to use): no more calls."""
+class QueueClosed(QueueError, _ShutDown):
+    """``close()`` has begun (or the queue was never this process's to use): no more calls. Also a ``queue.ShutDown``, from Python 3.13 on."""
 
     _says = "the queue is closed; open it again to go on"
 

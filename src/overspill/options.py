@@ -33,6 +33,7 @@ from overspill.serializers import ANY_OBJECT, resolve
 __all__ = [
     "DISK_SIZE_MIN",
     "GiB",
+    "ITEMS_MAX",
     "ITEM_SIZE_CEILING",
     "KiB",
     "MiB",
@@ -57,7 +58,8 @@ GiB: Final = 1024 * MiB
 
 DISK_SIZE_MIN: Final = 256 * KiB  # two small segments and the room to compact one of them
 ITEM_SIZE_CEILING: Final = 2 * GiB  # a record holds its length in 32 bits, and compressors stop here
-_COUNT_MAX: Final = 2**40
+ITEMS_MAX: Final = 2**40
+_COUNT_MAX: Final = ITEMS_MAX
 _BYTES_MAX: Final = 2**60
 
 

@@ -166,12 +166,7 @@ class Assembled(Keeping):
         """
         if self._pid != os.getpid() or self._state == "closed":
             return
-        with self._tail:
-            if self._state == "closed":
-                return
-            self._state = "closing"
-            self._tail.allowed = False
-        self._makers.wake_all()
+        self._stop_intake()
         if drain is not None:
             blocking(self._draining(self._clock.monotonic() + seconds("drain", drain)))
         self._takers.wake_all()
@@ -196,6 +191,20 @@ class Assembled(Keeping):
         self._takers.wake_all()
         self._makers.wake_all()
         self._tell()
+
+    def _stop_intake(self) -> None:
+        """Nothing comes in any more; what is in line can still be taken."""
+        with self._tail:
+            if self._state == "open":
+                self._state = "closing"
+            self._tail.allowed = False
+        self._makers.wake_all()
+
+    def _entrusted(self) -> int:
+        """Items that were found or put and that somebody has to deal with, or has: neither expired nor given up. Of a closed queue, what was taken."""
+        gone = self._n_expired + self._removed + self._cleared + self._n_quarantined + sum(self._drops().values())
+        there = self._waiting if self._state == "closed" else 0
+        return self._n_recovered + self._n_enqueued + self._dropped_unseen - gone - there
 
     def _last_orders(self) -> None:
         """Before the store is closed. What is left in it is there at the next opening, so nobody has to be waited for."""

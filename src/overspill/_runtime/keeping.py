@@ -23,6 +23,7 @@ from .sync_times import SyncTimes
 
 __all__ = ["Keeping"]
 
+_NO_LIMIT = (1 << 63) - 1
 _POKED = (1 << 63) - 1
 """What `poke_at` is once the core has asked for the next segment."""
 
@@ -69,7 +70,7 @@ class Keeping(Spilling, Looking):
 
     def _room_made(self) -> None:
         """Called by the core after an item left, if somebody waits for room (or, in `close`, for the last item to leave)."""
-        if self._log is None or self._log.emptied or self._options.max_items is not None or self._state == "closing":
+        if self._log is None or self._log.emptied or self._most_items < _NO_LIMIT or self._state == "closing":
             self._makers.wake()
 
     def _set_aside_stub(self, map: SegmentMap, offset: int) -> None:

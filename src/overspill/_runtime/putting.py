@@ -29,6 +29,8 @@ _SMALL_PAYLOAD = 32768
 
 _FRONT = 1
 
+_NO_LIMIT = (1 << 63) - 1
+
 
 class TooManyItems(NoRoom):
     """`max_items` are in line."""
@@ -305,6 +307,11 @@ class Putting(Parts):
         """Under DROP_OLDEST the oldest gives way once the newer one is in, so that a kill in between costs nothing. Called by the core, too, where it cannot do it itself."""
         while self._waiting > self._most_items and self._drop_oldest():
             pass
+
+    def _limit_items(self, most: int | None) -> None:
+        """Let so many items be in line from now on; what is more than that stays. Whoever waits for a place looks again."""
+        self._most_items = _NO_LIMIT if most is None else most
+        self._makers.wake_all()
 
     # --- placing (the caller holds the tail)
 
