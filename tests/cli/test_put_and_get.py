@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,24 @@ def test_waiting_get_gets_what_another_process_puts(tmp_path: Path, started: Any
         subprocess.run([*OVERSPILL, "put", "--wait", tmp_path / "q"], input=text, timeout=30, check=True)
         assert getting.stdout.readline() == text + b"\n"
     assert getting.wait(30) == 0
+
+
+def test_interrupted_put_says_how_much_is_in(tmp_path: Path, started: Any) -> None:
+    putting = started("put", tmp_path / "q")
+    putting.stdin.write(b"whole\nbegun")
+    putting.stdin.flush()
+    while not (tmp_path / "q").is_dir() or HybridQueue.inspect(tmp_path / "q").waiting < 1:
+        assert putting.poll() is None
+        time.sleep(0.01)
+    putting.send_signal(signal.SIGINT)
+    assert putting.wait(30) == 130 and putting.stderr.read() == f"stopped\n1 items are in {tmp_path / 'q'}\n".encode()
+    with HybridQueue("q", tmp_path) as q:
+        assert list(q) == [b"whole"]
+
+
+def test_waiting_get_gets_a_delayed_item_when_it_is_due(run: Run, tmp_path: Path) -> None:
+    run("put", tmp_path / "q", "--delay", "300ms", stdin=b"later")
+    assert run("get", tmp_path / "q", "--wait", "--count", 1).stdout_bytes == b"later\n"
 
 
 def test_without_click_the_way_out_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ its own, like the command line.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+import time
 
 from .._store import inspection
 from .._store.files import Access, Disk
@@ -28,7 +30,7 @@ def await_release(path: str | os.PathLike[str]) -> None:
 
 
 def await_items(path: str | os.PathLike[str]) -> None:
-    """Return once something waits in the queue and nobody has it open.
+    """Return once something waits in the queue, or a delayed item is due, and nobody has it open.
 
     Looks when something changes in the folder: another process opens or closes the queue, or makes a file in it.
     """
@@ -40,8 +42,13 @@ def await_items(path: str | os.PathLike[str]) -> None:
         with Disk.open_folder(path, Access.LOOK) as disk:
             disk.signal_changes()
             while not inspection.inspect(path).waiting:
-                heard.recv(4096)
-                await_release(path)
+                due_ns = next((item.due_ns for item in inspection.items(path, on_problem=lambda _: None, delayed=True) if item.due_ns), None)
+                wait_s = None if due_ns is None else (due_ns - time.time_ns()) / 1e9
+                if wait_s is not None and wait_s <= 0:
+                    return
+                if select.select([heard], [], [], wait_s)[0]:
+                    heard.recv(4096)
+                    await_release(path)
     finally:
         signal.signal(signal.SIGIO, earlier)
         signal.set_wakeup_fd(earlier_fd)
