@@ -1046,7 +1046,7 @@ cdef class HotQueue:
             lane = <Lane>self.lane_at[priority]
             while True:
                 expiry = self.first_expiry(lane)
-                if not expiry or expiry > self.exact_now() or not self.leave(lane, &e):
+                if not expiry or expiry > self.exact_now() or not self.leave(lane, &e, NO_LIMIT):
                     break
                 self._expire(self.claim_of(&e))
                 n += 1
