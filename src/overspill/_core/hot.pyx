@@ -36,6 +36,11 @@ cdef extern from "Python.h":
     PyObject *PySequence_Fast_GET_ITEM(object o, Py_ssize_t i)
     Py_ssize_t PySequence_Fast_GET_SIZE(object o)
     void Py_XINCREF(PyObject *o)
+    # The same for a reference that is only borrowed: Cython counts an `object` up and down at every turn of a loop.
+    bint is_bytes "PyBytes_CheckExact"(PyObject *o)
+    const char *bytes_of "PyBytes_AS_STRING"(PyObject *o)
+    Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject *o)
+    void take_ref "Py_INCREF"(PyObject *o)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -495,7 +500,7 @@ cdef class HotQueue:
             map = self._tail_map
             if map is None or not map.has_room(record_size(n), 1, priority) or not self.granted(1):
                 return 0
-            self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority, 0, NULL)
+            self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority)
             if not map.dirty:
                 self._dirtied(map)
             if map.tail >= self._poke_at:
@@ -579,7 +584,7 @@ cdef class HotQueue:
         memcpy(e.id, &self.id_high, 8)
         put_id_low(e.id, self._id_base + e.sequence)
         e.nbytes, e.priority, e.kind = n, priority, kind
-        e.flags = e.codec = e.packed = e.attempts = e.gone = 0
+        e.flags = e.codec = e.packed = e.attempts = e.gone = e.loose = 0
         e.direct = e.resident = 1
 
     @cython.final
@@ -591,25 +596,78 @@ cdef class HotQueue:
         self.nonempty[lane.line >> 6] |= <uint64_t>1 << (lane.line & 63)
 
     @cython.final
-    cdef inline int put_logged(self, SegmentMap map, Lane lane, object item, const char *p, uint32_t n, uint8_t kind, uint8_t priority,
-                               uint32_t batch_left, RecordHeader *unpublished) except -1:
+    cdef inline int put_logged(self, SegmentMap map, Lane lane, object item, const char *p, uint32_t n, uint8_t kind, uint8_t priority) except -1:
         cdef Entry *e = lane.push()
         cdef RecordHeader h
         self.fill(e, item, n, kind, priority)
-        h.length = h.raw_length = n
-        h.sequence, h.enqueued_ns, h.expiry_ns = e.sequence, e.enqueued_ns, e.expiry_ns
-        memcpy(h.id, e.id, 16)
-        h.batch_left = batch_left
-        h.priority, h.kind = priority, kind
-        h.flags = h.codec = h.attempts = h.extension = 0
-        h.reserved = 0
-        e.offset8 = <uint32_t>(map.append(&h, <const uint8_t *>p, unpublished == NULL) >> 3)
-        if unpublished != NULL:
-            unpublished[0] = h
+        self.head_like(e, &h)
+        e.offset8 = <uint32_t>(map.append(&h, <const uint8_t *>p, True) >> 3)
         e.segment = <PyObject *>map
         lane.ordinal += 1
         e.ordinal = lane.ordinal
         self.joined(lane, n)
+        return 0
+
+    @cython.final
+    cdef inline void head_like(self, const Entry *e, RecordHeader *h) noexcept:
+        """The header of a new entry's record, but for what the log puts in."""
+        h.length = h.raw_length = e.nbytes
+        h.sequence, h.enqueued_ns, h.expiry_ns = e.sequence, e.enqueued_ns, e.expiry_ns
+        memcpy(h.id, e.id, 16)
+        h.batch_left = 0
+        h.priority, h.kind = e.priority, e.kind
+        h.flags = h.codec = h.attempts = h.extension = 0
+        h.reserved = 0
+
+    @cython.final
+    cdef int put_batch_logged(self, SegmentMap map, Lane lane, uint8_t priority, object items, Py_ssize_t count, int64_t total_bytes) except -1:
+        """Bytes and strings that have been measured, for all of which there is room. What they have in common is found out once."""
+        cdef PyObject *item
+        cdef const char *p
+        cdef Py_ssize_t i, n = 0
+        cdef Entry like
+        cdef Entry *e
+        cdef RecordHeader h, first
+        cdef uint64_t begin = map.tail, at = begin, end, id_low = self._id_base
+        lane.reserve(count)
+        item = PySequence_Fast_GET_ITEM(items, 0)
+        self.fill(&like, <object>item, 0, KIND_RAW, priority)
+        Py_DECREF(<object>item)
+        like.segment = <PyObject *>map
+        self.head_like(&like, &h)
+        h.synced = <uint32_t>(map.synced >> 3)
+        like.ordinal = lane.ordinal
+        for i in range(count):
+            item = PySequence_Fast_GET_ITEM(items, i)
+            if is_bytes(item):
+                p, n, like.kind = bytes_of(item), size_of(item), KIND_RAW
+            else:
+                p, like.kind = PyUnicode_AsUTF8AndSize(<object>item, &n), KIND_STR
+            put_id_low(like.id, id_low + like.sequence)
+            like.ordinal += 1
+            like.item, like.nbytes, like.offset8 = item, <uint32_t>n, <uint32_t>(at >> 3)
+            take_ref(item)
+            e = lane.push()
+            e[0] = like
+            h.length = h.raw_length = <uint32_t>n
+            h.sequence, h.kind, h.batch_left = like.sequence, like.kind, <uint32_t>(count - 1 - i)
+            memcpy(h.id + 8, like.id + 8, 8)
+            like.sequence += 1
+            end = map.write_payload(at, &h, <const uint8_t *>p)
+            if i == 0:
+                first = h
+            else:
+                map.publish(at, &h)
+            at = end
+        map.publish(begin, &first)      # until now there was nothing: a batch is there as a whole or not at all
+        map.move_on(at, count)
+        lane.ordinal = like.ordinal
+        self._next_sequence = like.sequence
+        self._waiting += count
+        self._resident += count
+        self._resident_bytes += total_bytes
+        self._n_enqueued += count
+        self.nonempty[priority >> 6] |= <uint64_t>1 << (priority & 63)
         return 0
 
     @cython.final
@@ -625,22 +683,22 @@ cdef class HotQueue:
     @cython.final
     cdef bint measure(self, object items, uint64_t *record_bytes, int64_t *payload_bytes) except -1:
         """Add up a batch; False if the slow way must look at some item of it."""
-        cdef Py_ssize_t i, n = 0
-        cdef object item
+        cdef Py_ssize_t i, n = 0, most = min(<int64_t>SMALL_PAYLOAD, self._max_item_size)
+        cdef PyObject *item
         for i in range(PySequence_Fast_GET_SIZE(items)):
-            item = <object>PySequence_Fast_GET_ITEM(items, i)
-            if PyBytes_CheckExact(item) and self._takes_bytes:
-                n = PyBytes_GET_SIZE(item)
-            elif PyUnicode_CheckExact(item) and self._takes_str:
+            item = PySequence_Fast_GET_ITEM(items, i)
+            if is_bytes(item) and self._takes_bytes:
+                n = size_of(item)
+            elif PyUnicode_CheckExact(<object>item) and self._takes_str:
                 try:
-                    PyUnicode_AsUTF8AndSize(item, &n)
+                    PyUnicode_AsUTF8AndSize(<object>item, &n)
                 except UnicodeEncodeError:
                     return False
             elif self._takes_any:
                 n = 0
             else:
                 return False
-            if n > SMALL_PAYLOAD or n > self._max_item_size:
+            if n > most:
                 return False
             record_bytes[0] += record_size(n)
             payload_bytes[0] += n
@@ -664,28 +722,17 @@ cdef class HotQueue:
         cdef Py_ssize_t i, n, count = PySequence_Fast_GET_SIZE(items)
         cdef const char *p
         cdef object item
-        cdef uint64_t total = 0, at
+        cdef uint64_t total = 0
         cdef int64_t total_bytes = 0
         cdef SegmentMap map = self._tail_map
         cdef Lane lane
-        cdef RecordHeader first
         if count == 0 or self.lane_at[priority] == NULL or self._waiting + count > self._most_items or not self.measure(items, &total, &total_bytes):
             return 0
         lane = <Lane>self.lane_at[priority]
         if self._logs:
             if map is None or not map.has_room(total, count, priority) or not self.granted(count):
                 return 0
-            lane.reserve(count)
-            at = map.tail
-            for i in range(count):
-                item = <object>PySequence_Fast_GET_ITEM(items, i)
-                if PyBytes_CheckExact(item):
-                    self.put_logged(map, lane, item, PyBytes_AS_STRING(item), <uint32_t>PyBytes_GET_SIZE(item), KIND_RAW, priority,
-                                    <uint32_t>(count - 1 - i), &first if i == 0 else NULL)
-                else:
-                    p = PyUnicode_AsUTF8AndSize(item, &n)
-                    self.put_logged(map, lane, item, p, <uint32_t>n, KIND_STR, priority, <uint32_t>(count - 1 - i), &first if i == 0 else NULL)
-            map.publish(at, &first)
+            self.put_batch_logged(map, lane, priority, items, count, total_bytes)
             if not map.dirty:
                 self._dirtied(map)
             if map.tail >= self._poke_at:
