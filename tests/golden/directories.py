@@ -103,7 +103,53 @@ def compressed(codec: str) -> Callable[[Path], State]:
     return make
 
 
+def delayed_and_dead(path: Path) -> State:
+    with _queue(path, max_attempts=2) as q:
+        for n in range(6):
+            q.enqueue(f"job {n}", priority=(128, 7)[n % 2], delay=(None, 1000 - n)[n % 2])
+        q.enqueue_front(b"front")
+        q.lease(0).nack(500)
+        q.lease(0).reject("no such codec: ü")
+        for _ in range(2):
+            q.lease(0).nack(error=ValueError("again"))
+        q.lease(0).reject()
+        q.dead_letters.replay(max_items=1)
+    return taken_from(path / "q")
+
+
+def moving(path: Path) -> State:
+    """Killed after a nack with a delay, a rejection and a replay, of which nothing had been synced: the records are there twice."""
+    q = _queue(path)
+    q.enqueue_batch([b"nacked", b"rejected", b"replayed", b"left"])
+    q.lease(0).nack(500)
+    for _ in range(2):
+        q.lease(0).reject("x")
+    q.dead_letters.replay(lambda letter: letter.item == b"replayed")
+    state = taken_from(path / "q")
+    state["lock"] = b""
+    q.close()
+    return state
+
+
 # --- by the oracle
+
+
+def moved_by_the_page(_: Path) -> State:
+    import struct
+
+    first = oracle.write_segment(
+        [{"payload": b"was here", "id": b"A" * 16}, {"payload": b"another", "id": b"B" * 16}, {"payload": b"stays", "id": b"C" * 16}], number=1, next_sequence=4,
+    )
+    header = oracle.read_segment(first).records
+    moved = [
+        {"payload": b"was here", "id": b"A" * 16, "sequence": 1, "flags": oracle.MOVED | oracle.DELAYED,
+         "extension_bytes": struct.pack("<q", WALL_NS + 10**12) + struct.pack("<QQ", 1, header[0].offset)},
+        {"payload": b"another", "id": b"B" * 16, "sequence": 2, "flags": oracle.MOVED | oracle.DEAD, "attempts": 3,
+         "extension_bytes": struct.pack("<qHHI", WALL_NS, 1, 5, 0) + b"error\0\0\0" + struct.pack("<QQ", 1, header[1].offset)},
+        {"payload": b"not it", "id": b"D" * 16, "sequence": 9, "flags": oracle.MOVED, "extension_bytes": struct.pack("<QQ", 1, header[2].offset)},
+    ]  # fmt: skip
+    second = oracle.write_segment(moved, number=2, salt=80, base_sequence=4, sealed=False, file_size=16384)
+    return {f"{number:020}.seg": data for number, data in ((1, first), (2, second))} | {"lock": b""}
 
 
 def from_the_page(_: Path) -> State:
@@ -148,14 +194,25 @@ MAKERS: dict[str, Callable[[Path], State]] = {
     "zstd": compressed("zstd"),
     "from_the_page": from_the_page,
     "damaged": damaged,
+    "delayed_and_dead": delayed_and_dead,
+    "moving": moving,
+    "moved_by_the_page": moved_by_the_page,
 }
 
 
-def contents(state: State) -> list[list[Any]]:
+def contents(state: State) -> dict[str, list[list[Any]]]:
     """What a folder in this state holds, in order, by the oracle."""
     with tempfile.TemporaryDirectory() as base:
         lay_out(state, Path(base) / "q")
-        return [[item.payload.hex(), item.kind, item.priority, item.attempts, item.expiry_ns, item.id.hex()] for item in oracle.live_items(Path(base) / "q")]
+        return told(oracle.read_folder(Path(base) / "q"))
+
+
+def told(folder: oracle.Folder) -> dict[str, list[list[Any]]]:
+    lines = {"items": folder.items, "delayed": folder.delayed, "dead_letters": folder.dead_letters}
+    return {
+        name: [[item.payload.hex(), item.kind, item.priority, item.attempts, item.expiry_ns, item.id.hex(), *([item.time_ns] if item.time_ns else [])] for item in line]
+        for name, line in lines.items() if line or name == "items"
+    }  # fmt: skip
 
 
 def write(name: str) -> None:
@@ -164,7 +221,7 @@ def write(name: str) -> None:
         return
     with tempfile.TemporaryDirectory() as base:
         state = MAKERS[name](Path(base))
-    file.write_text(json.dumps({"version": 1, "files": packed(state), "items": contents(state)}, indent=1) + "\n")
+    file.write_text(json.dumps({"version": 1, "files": packed(state), **contents(state)}, indent=1) + "\n")
     print("written:", file.name, file.stat().st_size, "bytes")
 
 

@@ -43,7 +43,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, An
 
 def test_the_oracle_reads_it(golden: tuple[dict[str, Any], Path]) -> None:
     kept, path = golden
-    assert [[item.payload.hex(), item.kind, item.priority, item.attempts, item.expiry_ns, item.id.hex()] for item in oracle.live_items(path / "q")] == kept["items"]
+    assert directories.told(oracle.read_folder(path / "q")) == {name: line for name, line in kept.items() if name not in ("version", "files")}
 
 
 def test_it_is_looked_at_without_being_opened(golden: tuple[dict[str, Any], Path]) -> None:
@@ -51,6 +51,9 @@ def test_it_is_looked_at_without_being_opened(golden: tuple[dict[str, Any], Path
     before = {file.name: file.read_bytes() for file in (path / "q").iterdir() if file.is_file()}
     seen = [[item.kind, item.priority, min(item.attempts, 255), item.expiry_ns, item.id.hex()] for item in stored_items(path / "q", on_problem=lambda _: None)]
     assert seen == [expected[1:] for expected in kept["items"]]
+    everything = list(stored_items(path / "q", on_problem=lambda _: None, delayed=True, dead_letters=True))[len(seen) :]
+    apart = [(item.id.hex(), item.due_ns or (item.death and item.death.dead_ns)) for item in everything]
+    assert apart == [(expected[5], expected[6]) for expected in [*kept.get("delayed", []), *kept.get("dead_letters", [])]]
     assert {file.name: file.read_bytes() for file in (path / "q").iterdir() if file.is_file()} == before
 
 
@@ -62,6 +65,9 @@ def test_a_queue_opens_it_and_gives_every_item(golden: tuple[dict[str, Any], Pat
     with HybridQueue("q", path, _plain=plain, _background=False, _clock=ManualClock(directories.WALL_NS)) as q:
         assert list(q) == expected
         assert q.stats().balance == 0
+        assert q.stats().delayed == len(kept.get("delayed", []))
+        letters = [[letter.id.bytes.hex(), letter.attempts, round(letter.dead_at)] for letter in q.dead_letters]
+        assert letters == [[each[5], each[3], round(each[6] / 1e9)] for each in kept.get("dead_letters", [])]
         for item, (_, _, priority, attempts, _, identity) in zip(expected, kept["items"], strict=True):
             with q.lease(0) as delivery:
                 assert (delivery.item, type(delivery.item), delivery.priority, delivery.id.bytes.hex()) == (item, type(item), priority, identity)
