@@ -608,6 +608,19 @@ def test_damaged_footer_of_the_last_segment_still_vouches(folder: Folder) -> Non
     assert (report.quarantined, report.torn_bytes) == (1, 0)
 
 
+@pytest.mark.parametrize("zeroed", [False, True], ids=["flipped", "zeroed"])
+def test_damaged_last_record_in_front_of_a_damaged_footer_is_counted(folder: Folder, zeroed: bool) -> None:
+    """Neither the footer nor what follows says that there was a record: what stands there is no index."""
+    data = bytearray(segment(1, some(1)))
+    at = end_of(bytes(data)) - 80
+    data[at : at + 72] = bytes(72) if zeroed else bytes([data[at] ^ 1]) + data[at + 1 : at + 72]
+    data[-1] ^= 4
+    folder.put({1: bytes(data)})
+    report = folder.recover().report
+    assert folder.on_disk == items(10, 11)
+    assert report.quarantined == 1
+
+
 def test_damaged_directory_is_rebuilt_from_the_records(folder: Folder) -> None:
     data = bytearray(segment(1, [*some(1), *numbered(13, 2, priority=1, done=True)]))
     data[-128 - 64 + 5] ^= 1

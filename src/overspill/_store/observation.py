@@ -120,7 +120,9 @@ class Known(NamedTuple):
     base_sequence: int = 0
     """What has a lower sequence number is from the earlier life of a recycled file."""
     seal: bytes = b""
-    """How its own footer begins: where that follows, it was being sealed. Empty: what follows its records is known to be none."""
+    """How its own footer begins: where that follows, it was being sealed. Empty: nothing is known of what follows its records."""
+    index_follows: bool = False
+    """Its own footer is there, damaged: what follows its last record is its index."""
 
 
 class Stretch(NamedTuple):
@@ -210,11 +212,16 @@ def _begun_record(data: Any, start: int, remains: Stretch, known: Known, records
     at = remains.offset - start
     head = data[at : at + layout.RECORD_HEADER.size]
     _, length, sequence, *_ = layout.RECORD_HEADER.unpack(head)
-    if not any(head) or sequence < known.base_sequence or not known.seal or data.find(known.seal, at) >= 0:
+    if known.index_follows:
+        one, two = (8 * int.from_bytes(head[i : i + 4], "little") for i in (0, 4))
+        if (start <= one < remains.offset and (start <= two < remains.offset or not two)) or head.startswith(layout.FOOTER_MAGIC):
+            return 0  # the index, or of a segment without records the footer
+    elif not any(head) or sequence < known.base_sequence or not known.seal or data.find(known.seal, at) >= 0:
         return 0
-    index = b"".join(lane[1].tobytes() for lane in build_index(data, start, records))
-    if index and head[:8] == index[:8].ljust(8, b"\0"):
-        return 0  # it was being sealed: a write that the kill or the power cut ended between two pages
+    else:
+        index = b"".join(lane[1].tobytes() for lane in build_index(data, start, records))
+        if index and head[:8] == index[:8].ljust(8, b"\0"):
+            return 0  # it was being sealed: a write that the kill or the power cut ended between two pages
     size = layout.record_size(length)
     return size if size <= remains.length else len(head)
 
@@ -616,10 +623,9 @@ def _known(each: Found, follower: Found | None) -> Known:
     header, end = each.whole, 0
     if follower is not None and follower.whole.number == header.through + 1 and not header.compacted:
         end = follower.whole.previous_end
-    # What follows the records of a segment with a damaged footer is its index, and no record.
-    seal = b"" if each.ending is Ending.BROKEN else layout.FOOTER_MAGIC + header.number.to_bytes(8, "little")
+    seal = layout.FOOTER_MAGIC + header.number.to_bytes(8, "little")
     vouched = each.ending is Ending.BROKEN or each.later is Later.VOUCHES
-    return Known(end or each.size if vouched else 0, end, header.base_sequence, seal)
+    return Known(end or each.size if vouched else 0, end, header.base_sequence, seal, each.ending is Ending.BROKEN)
 
 
 class Reader:
