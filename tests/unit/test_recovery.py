@@ -717,6 +717,32 @@ def test_newer_version_is_refused_and_nothing_is_changed(folder: Folder) -> None
     assert name(3) in str(raised.value)
 
 
+def test_file_whose_header_was_lost_goes_after_what_is_cut_behind_it(folder: Folder) -> None:
+    """A power cut in between must not leave the later ones without the one that says why they go: that would be a hole."""
+    done: list[str] = []
+
+    class Told(Disk):
+        def rename(self, old: str, new: str, into: Disk | None = None) -> None:
+            done.append(f"rename {old}")
+            super().rename(old, new, into)
+
+        def unlink(self, name: str) -> None:
+            done.append(f"unlink {name}")
+            super().unlink(name)
+
+        def sync_folder(self) -> None:
+            done.append("sync")
+            super().sync_folder()
+
+    lost = bytearray(segment(2, some(2), sealed=False))
+    lost[:4096] = bytes(4096)
+    folder.put({1: segment(1, some(1), sealed=False), 2: bytes(lost), 3: segment(3, some(3), sealed=False)})
+    folder.recover(disk_class=Told)
+    assert folder.on_disk == items(10, 11, 12)
+    gone, aside = done.index(f"unlink {name(3)}"), done.index(f"rename {name(2)}")
+    assert gone < aside and "sync" in done[gone:aside]
+
+
 # --- compaction
 
 

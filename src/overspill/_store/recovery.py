@@ -271,12 +271,14 @@ class _Recovery:
         unknown = [name for parsed, name in names if parsed.kind is Kind.FOREIGN]
 
         self._finish_moves(plan)
-        self._set_files_aside(plan)
+        self._set_files_aside(each for each, do in plan if Step.SET_FILE_ASIDE in do and not each.tears)
         self._remove(plan, leftovers, unknown)
         if self._names_changed:
             # What was cut must be gone for good before the footer of what stays vouches for there being nothing behind it.
             self._disk.sync_folder()
             self._names_changed = False
+        # As long as one that was cut is there, so must be the one before it that says why.
+        self._set_files_aside(each for each, do in plan if Step.SET_FILE_ASIDE in do and each.tears)
         self._join(plan)
         delayed, dead = (sum(segment.waiting_in(line) for segment in self._segments) for line in (layout.DELAYED_LINE, layout.DEAD_LINE))
         report = RecoveryReport(
@@ -318,15 +320,14 @@ class _Recovery:
 
     # --- whole files
 
-    def _set_files_aside(self, plan: Plan) -> None:
-        for each, do in plan:
-            if Step.SET_FILE_ASIDE in do:
-                what = each.header_is if each.header_is is not Header.GOOD else each.standing
-                reason = f"header: {what.value}" if isinstance(what, Header) else what.value
-                self._note(each, f"set aside as a whole ({reason})")
-                self._quarantine.keep_file(each.name, reason)
-                self._counts["quarantined_files"] += 1
-                self._counts["quarantined_bytes"] += each.size
+    def _set_files_aside(self, found: Iterable[Found]) -> None:
+        for each in found:
+            what = each.header_is if each.header_is is not Header.GOOD else each.standing
+            reason = f"header: {what.value}" if isinstance(what, Header) else what.value
+            self._note(each, f"set aside as a whole ({reason})")
+            self._quarantine.keep_file(each.name, reason)
+            self._counts["quarantined_files"] += 1
+            self._counts["quarantined_bytes"] += each.size
 
     def _remove(self, plan: Plan, leftovers: Iterable[str], unknown: list[str]) -> None:
         """Newest first: as long as one that was cut is there, so is the torn one before it that says why."""
