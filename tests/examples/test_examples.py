@@ -18,6 +18,7 @@ SHARED = {"footage"}
 """What examples import and nobody runs."""
 
 SHOWS = {
+    "batch_to_sqlite": r"the writer dies after .*are in its hands\nthe next one finds [0-9,]+\n5,000 rows in \d+ transactions",
     "crash_log": r"signal 9 after revolution 777\n.*\n  INFO: revolution 777, all is well\n  ERROR: ",
     "graceful_shutdown": r"\n120 jobs are done, each once and in order",
     "hls_segments": r"4 in memory \+ 8 on disk only>\n(/football.*\n)+(/news.*\n)+12 of 12 segments arrived, 5 of them",
