@@ -20,6 +20,8 @@ SHARED = {"footage"}
 SHOWS = {
     "batch_to_sqlite": r"the writer dies after .*are in its hands\nthe next one finds [0-9,]+\n5,000 rows in \d+ transactions",
     "crash_log": r"signal 9 after revolution 777\n.*\n  INFO: revolution 777, all is well\n  ERROR: ",
+    "drop_in": r"queue\.Queue: +(\{.*\})\noverspill\.Queue: \1\nlogged: .*\ngot 0, .* there are \[1, 2, 3, 4\]",
+    "event_buffer": r"100 events are kept, 40 were overwritten.*\n.*400 ms.*\n25 stalls.*\na moment later: 0 events\n.*signal 9 at 2024; its recorder holds 1975 to 2024",
     "graceful_shutdown": r"\n120 jobs are done, each once and in order",
     "hls_segments": r"4 in memory \+ 8 on disk only>\n(/football.*\n)+(/news.*\n)+12 of 12 segments arrived, 5 of them",
     "monitor": r"on disk  pressure +[1-9].*\n(.*\n)*alarms at 7[0-9]% and 9[0-9]% of memory",
