@@ -62,7 +62,7 @@ class Assembled(Keeping):
         self._log = self._disk = self._lock = self._quarantine = None
         self._pump = None
         self._tail, self._head = Gate(self, "_hot_in"), Gate(self, "_hot_out")
-        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), lambda: self._waiting)
+        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), self._in_line)
         self._makers = Waiters(lambda n: setattr(self, "_n_makers", n), lambda: True)
         self._leases = Leases()
         self._deaths, self._exhausted, self._heartbeats = {}, [], {}
@@ -223,7 +223,7 @@ class Assembled(Keeping):
     def _draining(self, deadline: float) -> Steps[None]:
         """Wait until consumers have taken everything, or the time is up."""
         with self._makers.place() as place:
-            while self._waiting or len(self._leases):
+            while self._in_line() or len(self._leases):
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
                     return

@@ -104,6 +104,10 @@ class Parts(HotQueue):
     def _plan_due(self) -> None:
         raise NotImplementedError
 
+    def _in_line(self) -> int:
+        """What there is to take, wherever it is kept; expired items count as long as nobody has met them."""
+        return self._waiting
+
     # --- who may call
 
     def _refuse(self, taking: bool) -> None:

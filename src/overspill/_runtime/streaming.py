@@ -139,8 +139,8 @@ class Streaming(Assembled):
 
     # --- taking
 
-    def __len__(self) -> int:
-        """What there is for a consumer: the items, and a damaged place to be told of."""
+    def _in_line(self) -> int:
+        """The items, and a damaged place to be told of."""
         return self._waiting + self._overflow.items + (self._overflow.damage is not None)
 
     def _taking(self, deadline: float | None, finish: Callable[[Claim], _T]) -> Steps[_T]:

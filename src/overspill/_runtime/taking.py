@@ -75,7 +75,7 @@ class Taking(Apart):
             self._refuse(taking=True)
             if not taken:
                 max_items = self._batch_size(max_items)
-            if self._state == "closing" and not self._waiting:
+            if self._state == "closing" and not self._in_line():
                 raise QueueClosed(f"{self!r} is closed", hint="open it again to go on")
             deadline = self._until(timeout)
             while max_items > 0:
@@ -115,7 +115,7 @@ class Taking(Apart):
         """
         with self._takers.place() as place:
             while True:
-                if self._waiting or self._is_due():
+                if self._in_line() or self._is_due():
                     with self._head:
                         self._refuse(taking=True)
                         claim = self._claim()
