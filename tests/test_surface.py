@@ -32,6 +32,7 @@ VERBS = {
     "dequeue_batch": "(self, max_items, *, timeout)",
     "peek": "(self)",
     "snapshot": "(self)",
+    "batches": "(self, n, linger)",
     "lease": "(self, timeout)",
     "lease_batch": "(self, n",
     "stats": "(self)",

@@ -35,7 +35,7 @@ def test_every_verb_of_a_closed_queue_says_closed(place: Place) -> None:
     q.close()
     verbs: list[Any] = [
         lambda: q.enqueue("x"), lambda: q.enqueue_batch(["x"]), lambda: q.enqueue_front("x"), q.dequeue, lambda: q.dequeue(timeout=0), q.try_dequeue,
-        lambda: q.dequeue_batch(1), q.peek, lambda: list(q), lambda: list(q.snapshot()), q.lease, lambda: q.lease(timeout=0), lambda: q.lease_batch(1), q.flush_to_disk,
+        lambda: q.dequeue_batch(1), q.peek, lambda: list(q), lambda: list(q.snapshot()), q.lease, lambda: q.lease(timeout=0), lambda: q.lease_batch(1), q.batches, q.flush_to_disk,
         lambda: q.flush_oldest(1), q.compact_memory, q.shrink_memory, lambda: q.set_memory_limit(1000), q.sync, q.cleanup, q.compact, q.clear,
         lambda: q.remove_where(bool), q.__enter__,
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,10 +29,11 @@ class Leases:
         return len(self._held)
 
     def grant(self, claim: Any, until: float) -> int:
-        """Enter a lease; returns its token."""
+        """Enter a lease; returns its token. Up to infinity: until somebody ends it."""
         token = next(self._tokens)
         self._held[token] = (claim, until)
-        heapq.heappush(self._deadlines, (until, token))
+        if until < math.inf:
+            heapq.heappush(self._deadlines, (until, token))
         return token
 
     def end(self, token: int) -> Any:

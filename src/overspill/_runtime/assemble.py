@@ -199,6 +199,7 @@ class Assembled(Keeping):
                 self._state = "closing"
             self._tail.allowed = False
         self._makers.wake_all()
+        self._takers.wake_all()  # whoever lingers over a batch hands out what there is
 
     def _entrusted(self) -> int:
         """Items that were found or put and that somebody has to deal with, or has: neither expired nor given up. Of a closed queue, what was taken."""

@@ -6,6 +6,7 @@ is interrupted or whose lease runs out goes back to its old place.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import chain
@@ -108,8 +109,8 @@ class Taking(Apart):
         """The monotonic time up to which to wait; None = for ever."""
         return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
 
-    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T]) -> Steps[_T]:
-        """Take the first item out of line and hand it to `finish`; waits for one until the deadline.
+    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T], *, wanting_more: bool = False) -> Steps[_T]:
+        """Take the first item out of line and hand it to `finish`; waits for one until the deadline. Whoever is `wanting_more` has some already, which a closing queue waits for.
 
         The claim and what is done with it are one step for `close`, which would otherwise take the segments away in between.
         """
@@ -122,13 +123,104 @@ class Taking(Apart):
                         if claim is not None:
                             return finish(claim)
                 self._refuse(taking=True)
-                if self._state == "closing" and not self._leases:
+                if self._state == "closing" and (wanting_more or not self._leases):
                     raise QueueClosed(f"{self!r} is closed and empty", hint="open it again to go on")
                 now = self._clock.monotonic()
                 if deadline is not None and now >= deadline:
                     raise QueueEmpty
                 if not place.take():
                     yield place.waiter, None if deadline is None else deadline - now
+
+    # --- batches by time
+
+    def batches(self, n: int | None = None, linger: float | timedelta | None = None) -> Iterator[list[Any]]:
+        """Take the items in lists, one after the other: up to `n` items (default: the queue's `default_batch_size`), or what came within `linger` seconds of the first one.
+
+            for batch in events.batches(n=1000, linger=0.05):
+                database.insert(batch)
+
+        Waits for the first item of a batch as long as it takes. `linger=None` waits for no more: a batch is what is there then. Ends when the queue is closed and drained; a queue that is
+        closing does not linger. Under `Durability.POWER` one sync covers a batch.
+
+        The items of a batch that you were given are settled. Those of a batch that was still being collected when you were interrupted, or the queue was closed, are at their old places.
+        For batches that must be *done*, see `lease_batch`.
+        """
+        n, linger_s = self._batch_size(n), seconds("linger", 0 if linger is None else linger)
+        self._refuse(taking=True)
+        return self._batches(n, linger_s)
+
+    def _batches(self, n: int, linger_s: float) -> Iterator[list[Any]]:
+        while True:
+            try:
+                batch = blocking(self._collecting(n, linger_s))
+            except QueueClosed:
+                return
+            yield batch
+
+    def _collecting(self, n: int, linger_s: float) -> Steps[list[Any]]:
+        """One batch. What is being collected is leased until the batch is handed out, so that `close` knows of it."""
+        self._refuse(taking=True)
+        if self._waiting >= (n if linger_s else 1) and self._state == "open":
+            batch = yield from self._dequeueing_batch([], n, 0)
+            if batch:
+                return batch
+        tokens: list[int] = []
+        items: list[Any] = []
+
+        def collect(claim: Claim | None) -> None:
+            while claim is not None:
+                item = self._decoded(claim)
+                tokens.append(self._leases.grant(claim, math.inf))
+                items.append(item)
+                claim = self._claim() if len(items) < n else None
+
+        try:
+            deadline = None
+            while len(items) < n:
+                try:
+                    yield from self._taking(deadline, collect, wanting_more=deadline is not None)
+                except QueueEmpty:
+                    break
+                except (CorruptedData, UnknownFormat, QueueClosed):
+                    # As for a batch of `dequeue_batch`: what was collected before is delivered, and the next one meets this again.
+                    if not items:
+                        raise
+                    break
+                if deadline is None:
+                    deadline = self._clock.monotonic() + linger_s
+            del items[self._settle_collected(tokens) :]
+        finally:
+            self._give_back_collected(tokens)
+            self._wake_if_closing()
+            self._tell()
+        if self._is_power():
+            yield from self._covering()
+        return items
+
+    def _settle_collected(self, tokens: list[int]) -> int:
+        """A batch is about to be handed out; returns how much of it is: all but where the disk fails on the way, which the next batch meets again."""
+        with self._head:
+            if self._log is not None:
+                self._refuse(taking=True)  # closed: its folder has the items
+            for done, token in enumerate(tokens):
+                claim = self._leases.end(token)
+                try:
+                    self._settle(claim, True)
+                except BaseException:
+                    self._return(claim)
+                    if not done:
+                        raise
+                    return done
+        return len(tokens)
+
+    def _give_back_collected(self, tokens: list[int]) -> None:
+        """Whatever of these is still leased goes back to its place."""
+        claims = [claim for token in tokens if (claim := self._leases.end(token)) is not None]
+        if claims:
+            with self._head:
+                for claim in claims:
+                    self._return(claim)
+            self._keep_to_budget()
 
     def _decoded(self, claim: Claim) -> Any:
         """The claimed item as the user knows it; on failure it is back in its place."""
