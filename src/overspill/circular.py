@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any, overload
 
 from ._runtime.assemble import Assembled
-from .options import Options, WhenFull, seconds
+from .options import Options, WhenFull
+from .options import seconds as in_seconds
 from .serializers import ANY_OBJECT
 from .stats import QueueStats
 
@@ -90,12 +91,12 @@ class CircularBuffer(Assembled):
         """The newest `n` items (or as many as there are), the oldest of them first."""
         return self._items_at(slice(-n, None)) if n > 0 else []
 
-    def get_recent(self, age_s: float | timedelta) -> list[Any]:
+    def get_recent(self, seconds: float | timedelta) -> list[Any]:
         """What was pushed within the last so many seconds (by the wall clock, to some 4 ms), the oldest first."""
-        return self._items_since(self._now_ns() - round(seconds("age_s", age_s) * 1e9))
+        return self._items_since(self._now_ns() - round(in_seconds("seconds", seconds) * 1e9))
 
-    def for_each(self, visit: Callable[[Any], object]) -> None:
-        """Call `visit(item)` for every item, the oldest first, until it returns `False`."""
+    def for_each(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(item)` for every item, the oldest first, until it returns `False`."""
         for item in self:
-            if visit(item) is False:
+            if fn(item) is False:
                 return
