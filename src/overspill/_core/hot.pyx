@@ -68,7 +68,9 @@ cdef inline uint16_t line_of_entry(const Entry *e) noexcept nogil:
     """The line in whose index its record stands."""
     if e.flags & FLAG_DELAYED:
         return DELAYED_LINE
-    return DEAD_LINE if e.flags & FLAG_DEAD else e.priority
+    if e.flags & FLAG_DEAD:  # no conditional expression: its type would be that of `priority`, which has no room for a line
+        return DEAD_LINE
+    return e.priority
 
 
 cdef inline int level_of(object priority) except -2:
