@@ -198,6 +198,8 @@ class _Hooked(Assembled):
     def __init__(self, face: Queue) -> None:
         self._face = face
         self._in_put = self._in_get = False
+        self._handed: set[Claim] = set()
+        """Claims whose item `_get` has taken: there is nothing left to confirm."""
 
     def go_slow(self) -> None:
         """No hot way: it knows no hooks."""
@@ -217,12 +219,20 @@ class _Hooked(Assembled):
         finally:
             self._in_put = False
 
-    def _settled(self, claim: Claim) -> Any:
+    def _settled(self, claim: Claim) -> tuple[Claim, Any]:
         if self._in_get:
             return super()._settled(claim)
         self._return(claim)  # for `_get` to take, or to leave there if it fails
         self._in_get = True
         try:
-            return self._face._get()
+            item = self._face._get()
         finally:
             self._in_get = False
+        self._handed.add(claim)
+        return claim, item
+
+    def _confirm(self, claim: Claim) -> bool:
+        if claim in self._handed:
+            self._handed.discard(claim)
+            return True
+        return super()._confirm(claim)

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._runtime.assemble import Assembled
 from ._store.inspection import Inspection, inspect
 from .config import load_config
 from .errors import InvalidOption
 from .options import Options
+
+if TYPE_CHECKING:
+    from .aio import AsyncHybridQueue
 
 __all__ = ["HybridQueue"]
 
@@ -58,6 +61,13 @@ class HybridQueue(Assembled):
         A source with several queues (`[queues.NAME]`, and `[defaults]` for all) is asked for one by its `name`; `open_queues` opens them all.
         """
         return cls(**load_config(source, name))
+
+    @property
+    def aio(self) -> AsyncHybridQueue:
+        """The same queue for `asyncio`: every verb is awaited. Threads and tasks may use the queue at once."""
+        from .aio import AsyncHybridQueue
+
+        return AsyncHybridQueue.over(self)
 
     @staticmethod
     def inspect(path: str | os.PathLike[str], *, deep: bool = False) -> Inspection:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from awaited import Awaited
 from overspill import Durability, HybridQueue, OverflowStrategy, PriorityQueue, QueueEmpty
 from overspill._runtime.clock import ManualClock
 
@@ -36,6 +37,8 @@ class Setting:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     note: str = ""
     face: type[HybridQueue] = HybridQueue
+    awaited: bool = False
+    """Driven through the awaiting face."""
 
     @property
     def on_disk(self) -> bool:
@@ -47,9 +50,10 @@ class Setting:
         return self.durability in (PROCESS, POWER)
 
     def __str__(self) -> str:
+        face = "awaited" if self.awaited else ""
         if self.durability is None:
-            return "memory_only" + self.note
-        parts = [self.durability.name, "plain" if self.plain else "mapped", str(self.memory_size), self.note]
+            return "-".join(filter(None, ["memory_only" + self.note, face]))
+        parts = [self.durability.name, "plain" if self.plain else "mapped", str(self.memory_size), self.note, face]
         return "-".join(part for part in parts if part)
 
 
@@ -74,7 +78,12 @@ _VARIED = [
 _FACES = [Setting(None, face=PriorityQueue, note="-priority_queue"), Setting(PROCESS, memory_size=2, face=PriorityQueue, note="priority_queue")]
 """Whoever derives from `HybridQueue` keeps its contract."""
 
-SETTINGS = [Setting(None), *_SIZES, *_ROOMY, *_VARIED, *_FACES]
+_AWAITED = [
+    Setting(durability, plain, size, awaited=True)
+    for durability, plain, size in [(None, False, 1000), (MEMORY, False, 2), (PROCESS, False, 3), (PROCESS, True, 1), (POWER, False, 2), (POWER, True, 1000)]
+]
+
+SETTINGS = [Setting(None), *_SIZES, *_ROOMY, *_VARIED, *_FACES, *_AWAITED]
 ON_DISK = [setting for setting in SETTINGS if setting.on_disk]
 TINY = [setting for setting in _SIZES if setting.memory_size == 2]
 """One for each durability and writer: for tests that choose the other options themselves."""
@@ -100,6 +109,8 @@ class Place:
     def open(self, name: str = "q", *, under: Path | None = None, **more: Any) -> HybridQueue:
         under = under or self.path
         queue = self.setting.face(name, under if self.setting.on_disk else None, **self.options(**more))
+        if self.setting.awaited:
+            queue = Awaited(queue)  # type: ignore[assignment]
         self.queues.append(queue)
         self._under[id(queue)] = under
         return queue

@@ -117,6 +117,7 @@ cdef class Claim:
     """An item taken out of line and not yet settled. It must be settled or given back, or the queue's accounts are off by one."""
     cdef Entry e
     cdef readonly SegmentMap map     # None: not in the log
+    cdef bint marked                 # settled for now
 
     def __dealloc__(self):
         Py_XDECREF(self.e.item)
@@ -213,7 +214,7 @@ cdef class HotQueue:
     cdef public uint64_t _poke_at                     # tail offset at which the pump should have more pages backed
     cdef public int64_t _n_takers, _n_makers          # who waits for an item, who for room
     cdef public int64_t _low_items, _low_bytes        # falling to these asks for attention, too: pressure has eased; -1 = never
-    cdef readonly set _out                            # sequence numbers of items out of line and not yet settled
+    cdef readonly dict _out                           # claims out of line and not yet settled, by sequence number
     cdef public uint64_t _n_enqueued, _n_dequeued, _n_expired, _n_spilled, _n_overwritten
     cdef object __weakref__
 
@@ -226,7 +227,7 @@ cdef class HotQueue:
         self._soft_items = self._soft_bytes = self._budget_items = self._budget_bytes = self._most_items = NO_LIMIT
         self._poke_at = <uint64_t>-1
         self._low_items = self._low_bytes = -1
-        self._out = set()
+        self._out = {}
 
     # --- the public verbs
 
@@ -269,8 +270,6 @@ cdef class HotQueue:
         if taken != NULL:
             item = <object>taken
             Py_DECREF(item)
-            if self._commits:
-                self._covered()
             return item
         return self._dequeue_slow(timeout)
 
@@ -280,8 +279,6 @@ cdef class HotQueue:
         if taken != NULL:
             item = <object>taken
             Py_DECREF(item)
-            if self._commits:
-                self._covered()
             return item
         return self._dequeue_slow(0)
 
@@ -311,8 +308,6 @@ cdef class HotQueue:
         out = []
         n -= self.take_many_hot(out, n)
         if n == 0 or (self._waiting == 0 and out):
-            if self._commits and out:
-                self._covered()
             return out
         return self._dequeue_batch_slow(out, n, timeout)
 
@@ -377,8 +372,8 @@ cdef class HotQueue:
     cdef inline PyObject *dequeue_hot(self) except? NULL:
         """The first item, taken and settled, as a reference that the caller owns. NULL: nothing has changed and the slow way must decide."""
         cdef Entry e
-        if not self._hot_out or not self.take_hot(&e, True):
-            return NULL
+        if not self._hot_out or self._commits or not self.take_hot(&e, True):
+            return NULL  # POWER: until a sync covers it, it must be possible to take it back
         self.settle_entry(&e)
         self._n_dequeued += 1
         if self._n_makers:
@@ -391,7 +386,7 @@ cdef class HotQueue:
     cdef Py_ssize_t take_many_hot(self, list out, Py_ssize_t most) except -1:
         cdef Entry e
         cdef Py_ssize_t n = 0
-        while n < most and self._hot_out and self.take_hot(&e, True):
+        while n < most and self._hot_out and not self._commits and self.take_hot(&e, True):
             self.settle_entry(&e)
             self._n_dequeued += 1
             n += 1
@@ -1074,8 +1069,9 @@ cdef class HotQueue:
 
     @cython.final
     cdef Claim claim_out(self, Entry *e):
-        self._out.add(e.sequence)
-        return self.claim_of(e)
+        cdef Claim claim = self.claim_of(e)
+        self._out[e.sequence] = claim
+        return claim
 
     def _claim_from(self, uint16_t line, bint unread=False):
         """Take the first item of one line; `unread`: without a look at expiry and payload. Caller holds the head."""
@@ -1141,7 +1137,7 @@ cdef class HotQueue:
         """Put a claimed item into a line ordered by time; the claim is spent. `loose`: its record is not listed there, or under another time."""
         cdef Lane lane = self.lane(line)
         cdef PyObject *item = NULL
-        self._out.discard(claim.e.sequence)
+        self._out.pop(claim.e.sequence, None)
         if not loose:
             self._departed.discard(claim.e.sequence)
         if claim.e.segment == NULL:
@@ -1175,7 +1171,7 @@ cdef class HotQueue:
     def _spend(self, Claim claim not None):
         """The claimed item is in line again under another number. Of the claim only the address of its record is left."""
         cdef PyObject *item = claim.e.item
-        self._out.discard(claim.e.sequence)
+        self._out.pop(claim.e.sequence, None)
         self._departed.discard(claim.e.sequence)
         claim.e.item = NULL
         Py_XDECREF(item)
@@ -1235,13 +1231,51 @@ cdef class HotQueue:
             claim.map = <SegmentMap>claim.e.segment
         if dequeued:
             self._n_dequeued += 1
-        self._out.discard(claim.e.sequence)
+        self._out.pop(claim.e.sequence, None)
         if self._departed:
             self._departed.discard(claim.e.sequence)
         if self._n_makers:
             self._room_made()
         if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
             self._eased()
+
+    def _holds(self, Claim claim not None):
+        """Whether the claim is out and not yet settled; False once it was given back or settled, by whomever."""
+        return self._out.get(claim.e.sequence) is claim
+
+    def _settle_for_now(self, Claim claim not None):
+        """Mark a claimed item as done, as a sync is to cover it before it is handed out. It stays out until `_confirm`; `_give_back` takes the mark back."""
+        cdef SegmentMap map
+        if claim.e.segment == NULL or claim.marked:
+            return
+        self.follow(&claim.e)
+        map = <SegmentMap>claim.e.segment
+        if map.head == NULL:
+            map.owner.attach()
+        map.hold(<uint64_t>claim.e.offset8 * 8)
+        claim.marked = True
+        if not map.dirty:
+            self._dirtied(map)
+
+    def _confirm(self, Claim claim not None):
+        """An item that was settled for now is handed out. False if its claim is not held any more: it is back in line, or in its file."""
+        cdef SegmentMap map
+        if self._out.get(claim.e.sequence) is not claim:
+            return False
+        del self._out[claim.e.sequence]
+        self._n_dequeued += 1
+        if claim.marked:
+            claim.marked = False
+            self.follow(&claim.e)
+            map = <SegmentMap>claim.e.segment
+            map.let_go()
+            if map.live == 0 and map is not self._tail_map:
+                self._emptied(map)
+        if self._n_makers:
+            self._room_made()
+        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
+            self._eased()
+        return True
 
     def _locate(self, Claim claim not None):
         """Where a claimed item's record is now: (map, offset), (None, 0) if it has none."""
@@ -1255,7 +1289,13 @@ cdef class HotQueue:
         """Return a claimed item to its old place; the claim is spent."""
         cdef Lane lane = self.lane(claim.e.priority)
         cdef PyObject *item
-        self._out.discard(claim.e.sequence)
+        if claim.marked:
+            self.follow(&claim.e)
+            (<SegmentMap>claim.e.segment).unmark(<uint64_t>claim.e.offset8 * 8)
+            claim.marked = False
+            if not (<SegmentMap>claim.e.segment).dirty:
+                self._dirtied(<SegmentMap>claim.e.segment)
+        self._out.pop(claim.e.sequence, None)
         if claim.e.segment == NULL:
             keep_payload = True
         item = claim.e.item

@@ -37,6 +37,8 @@ cdef class SegmentMap:
     cdef readonly uint64_t limit         # records must end here or before: index and footer need the rest
     cdef readonly uint64_t count         # records
     cdef public int64_t live             # records that are not settled
+    cdef readonly int64_t held           # of these, marked for now: the mark may still be taken back
+    cdef readonly uint64_t unmarked      # how many marks have been taken back
     cdef public uint64_t synced          # everything below is on stable storage
     cdef public bint dirty               # changed since the last sync began
     cdef readonly bint plain             # no mapping: marks live in private memory, every change is handed to `write`
@@ -111,6 +113,9 @@ cdef class SegmentMap:
         return 1
 
     cdef bint reach(self, uint64_t upto) noexcept
+    cdef int hold(self, uint64_t offset) except -1
+    cdef int let_go(self) except -1
+    cdef int unmark(self, uint64_t offset) except -1
     cdef int marked_elsewhere(self, uint64_t offset) except -1
     cdef bint is_marked(self, uint64_t offset) noexcept
     cdef int _open_pages(self, int fd) except -1

@@ -543,6 +543,37 @@ cdef class SegmentMap:
             self.write(self, MARKS_START + 8 * (((offset - self.records_start) // SLOT_SIZE) >> 5), 8)
         return 0
 
+    cdef int hold(self, uint64_t offset) except -1:
+        """Mark the record at `offset` for now. It counts as live until `let_go` or `unmark`, so that its file stays."""
+        self.held += 1
+        try:
+            if self.mark(offset):
+                self.live += 1
+        except BaseException:
+            self.held -= 1
+            raise
+        return 0
+
+    cdef int let_go(self) except -1:
+        """A record that was marked for now is done for good."""
+        self.held -= 1
+        self.live -= 1
+        return 0
+
+    cdef int unmark(self, uint64_t offset) except -1:
+        """A record that was marked for now is not done after all."""
+        cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+        cdef uint64_t *word
+        if self.head == NULL or slot >= self.slots or self.twin is not None:
+            raise AssertionError("I6: a mark is taken back in the attached segment in which it was set")
+        word = <uint64_t *>(self.head + MARKS_START) + (slot >> 5)
+        self._store_word(word, <uint32_t>word[0] & ~(<uint32_t>1 << (slot & 31)), slot >> 5)
+        self.held -= 1
+        self.unmarked += 1
+        if self.plain:
+            self.write(self, MARKS_START + 8 * (slot >> 5), 8)
+        return 0
+
     def settle(self, uint64_t offset):
         """Mark the record at `offset`; True if it was not marked before."""
         return self.mark(offset) == 1

@@ -13,6 +13,7 @@ import threading
 import uuid
 import weakref
 from collections import Counter, deque
+from datetime import timedelta
 from typing import Any
 
 from .._core.lane import Run, lane_over
@@ -35,7 +36,7 @@ from .keeping import Keeping
 from .pump import the_pump
 from .sync_times import SyncTimes
 from .waiters import Waiters
-from .waiting import Steps, blocking
+from .waiting import Errand, Steps, blocking
 
 __all__ = ["Assembled"]
 
@@ -158,17 +159,25 @@ class Assembled(Keeping):
 
     # --- closing
 
-    def close(self, drain: Any = None) -> None:
+    def close(self, drain: float | timedelta | None = None) -> None:
         """Close the queue: nothing new is accepted from now on; what is left is kept for the next opening, and everything is on stable storage on return.
 
         `drain`: give consumers up to this many seconds to empty the queue first. Waiting consumers get what is left, then `QueueClosed`. Leased items come back at the next opening.
         Closing twice does nothing.
         """
+        blocking(self._closing(drain))
+
+    def _closing(self, drain: float | timedelta | None) -> Steps[None]:
         if self._pid != os.getpid() or self._state == "closed":
             return
-        self._stop_intake()
-        if drain is not None:
-            blocking(self._draining(self._clock.monotonic() + seconds("drain", drain)))
+        deadline = None if drain is None else self._clock.monotonic() + seconds("drain", drain)
+        yield from Errand(self._stop_intake).steps()
+        if deadline is not None:
+            yield from self._draining(deadline)
+        yield from Errand(self._end).steps()
+
+    def _end(self) -> None:
+        """The second half of `close`."""
         self._takers.wake_all()
         self._last_orders()
         with self._tail:
@@ -224,7 +233,7 @@ class Assembled(Keeping):
     def _draining(self, deadline: float) -> Steps[None]:
         """Wait until consumers have taken everything, or the time is up."""
         with self._makers.place() as place:
-            while self._in_line() or len(self._leases):
+            while self._in_line() or self._out:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
                     return
@@ -242,10 +251,11 @@ class Assembled(Keeping):
         if log.broken is not None:
             log.abandon()
             return
-        for claim in [self._leases.end(token) for token in list(self._leases._held)]:
-            if claim is not None:
-                self._give_back(claim, False)
+        for token in list(self._leases._held):
+            self._leases.end(token)
         self._bury_all_exhausted()
+        for claim in list(self._out.values()):  # leased, or taken by somebody who waits for the sync
+            self._give_back(claim, False)
         self._stage_all()
         self._tail_map = None
         log.close(self._next_sequence)

@@ -6,6 +6,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
+from ..errors import LeaseExpired, QueueClosed
+from .waiting import Steps, blocking
+
 __all__ = ["Delivery", "Heartbeat"]
 
 
@@ -60,25 +63,22 @@ class Delivery:
 
     def ack(self) -> None:
         """Done: the item leaves the queue, as durably as the queue promises. Raises `LeaseExpired` if the lease had ended."""
-        self._queue._ack(self._token)
-        self._ended = True
+        blocking(self._acking())
 
     def nack(self, delay: float | timedelta = 0, *, error: BaseException | str | None = None) -> None:
         """Not done: the item goes back to its old place, with a `delay` once so many seconds have passed.
 
         If this was its last attempt (`max_attempts`), it becomes a dead letter, and `error` says why. Raises `LeaseExpired` if the lease had ended.
         """
-        self._queue._nack(self._token, delay, error)
-        self._ended = True
+        blocking(self._nacking(delay, error))
 
     def reject(self, error: BaseException | str | None = None) -> None:
         """Not done, and another attempt would be in vain: the item becomes a dead letter at once. Raises `LeaseExpired` if the lease had ended."""
-        self._queue._reject(self._token, error)
-        self._ended = True
+        blocking(self._rejecting(error))
 
     def extend(self, seconds: float | timedelta) -> None:
         """Hold it for this long from now. Raises `LeaseExpired` if the lease had ended."""
-        self._queue._extend(self._token, seconds)
+        blocking(self._extending(seconds))
 
     def heartbeat(self, every: float | timedelta | None = None) -> Heartbeat:
         """Hold the item for as long as a block takes, by extending the lease `every` so many seconds (default: a third of `lease_timeout`)::
@@ -95,12 +95,36 @@ class Delivery:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        blocking(self._ending(error))
+
+    # --- the same as steps
+
+    def _acking(self) -> Steps[None]:
+        yield from self._queue._acking(self._token)
+        self._ended = True
+
+    def _nacking(self, delay: float | timedelta, error: BaseException | str | None) -> Steps[None]:
+        yield from self._queue._nacking(self._token, delay, error)
+        self._ended = True
+
+    def _rejecting(self, error: BaseException | str | None) -> Steps[None]:
+        yield from self._queue._rejecting(self._token, error)
+        self._ended = True
+
+    def _extending(self, seconds: float | timedelta) -> Steps[None]:
+        yield from self._queue._extending(self._token, seconds)
+
+    def _ending(self, error: BaseException | None) -> Steps[None]:
+        """The end of a `with` block."""
         if self._ended:
             return  # the handler said so itself
-        if kind is None:
-            self.ack()
-        else:
-            self._queue._nack_quietly(self._token, error)
+        if error is None:
+            yield from self._acking()
+            return
+        try:
+            yield from self._nacking(0, error)
+        except (LeaseExpired, QueueClosed):
+            pass  # a lease that is gone must not hide the error
 
     def __repr__(self) -> str:
         return f"<Delivery {self.id} attempt {self.attempts}>"

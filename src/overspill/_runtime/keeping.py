@@ -20,6 +20,7 @@ from ..errors import InvalidOption
 from .looking import Looking
 from .spilling import Spilling
 from .sync_times import SyncTimes
+from .waiting import Steps, blocking
 
 __all__ = ["Keeping"]
 
@@ -336,9 +337,12 @@ class Keeping(Spilling, Looking):
 
         Under `MEMORY` that is what has been spilled; what is only in memory stays there.
         """
+        blocking(self._syncing())
+
+    def _syncing(self) -> Steps[None]:
         self._refuse(taking=True)
         if self._log is not None:
-            self._covered()
+            yield from self._covering()
 
     def cleanup(self) -> int:
         """Let everything expired leave and return the space of what is settled; returns the bytes given back to the disk."""
@@ -375,6 +379,7 @@ class Keeping(Spilling, Looking):
             group = compaction.choose(log, self._is_being_read, share)
             if not group:
                 return False
+            taken_back = [segment.map.unmarked for segment in group]
             try:
                 merger = compaction.copy(log, group)
             except OSError as error:
@@ -391,8 +396,10 @@ class Keeping(Spilling, Looking):
                     self._refuse(taking=True)
                 for segment in group:
                     self._list(segment)
-                if len(self._cursors) or any(segment.retired or segment.moving for segment in group):
-                    log.discard(merger.new)  # somebody iterates over these runs, has emptied one, or moved something out of it: another time
+                unsettled = any(segment.map.held for segment in group) or taken_back != [segment.map.unmarked for segment in group]
+                if len(self._cursors) or unsettled or any(segment.retired or segment.moving for segment in group):
+                    # Somebody iterates over these runs, has emptied one or moved something out of it; or what was settled for now, and so not copied, is not settled for good: another time.
+                    log.discard(merger.new)
                     return False
                 lines = [(lane, self._runs_on_copy(lane, merger)) for lane in self._lanes()]
                 lines += [(lane, self._timed_runs_on_copy(lane, merger)) for lane in self._timed_lanes()]

@@ -9,6 +9,7 @@ import errno
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from .._core.hot import Claim, Parcel
@@ -20,12 +21,15 @@ from ..codecs import compress
 from ..errors import InvalidOption, ItemTooLarge, NotSerializable, QueueFull, RateLimited
 from ..options import Durability, WhenFull, seconds
 from .parts import Parts, Restored
-from .waiting import Steps, blocking
+from .waiting import Errand, Steps, blocking, within
 
 __all__ = ["Putting"]
 
 _SMALL_PAYLOAD = 32768
 """Above it a payload goes to the file by `pwrite`, without the interpreter lock (the core draws the same line)."""
+
+_BRIEF_BYTES = 1 << 20
+"""More than this is not written while an event loop stands still."""
 
 _FRONT = 1
 
@@ -67,7 +71,7 @@ class Putting(Parts):
         self._refuse(taking=False)
         promise = self._promise(durability)
         level, expiry, due_ns = self._level(priority), self._expiry(ttl), self._due(delay)
-        if ttl is None and not due_ns and promise == self._options.durability and self._batch_as_it_is(items, level):
+        if ttl is None and not due_ns and promise == self._options.durability and (yield from self._putting_as_it_is(items, level)):
             if self._is_power(promise):
                 yield from self._covering()
             return
@@ -81,7 +85,7 @@ class Putting(Parts):
         parcel.flags = _FRONT
         yield from self._putting([parcel], self._options.durability, None)
 
-    def _batch_as_it_is(self, items: Iterable[Any], level: int) -> bool:
+    def _putting_as_it_is(self, items: Iterable[Any], level: int) -> Steps[bool]:
         """A batch that the hot way declined only because the segment was full, or a sync must follow, goes that way all the same."""
         if not self._plain_items or not self._logs:
             return False
@@ -89,14 +93,19 @@ class Putting(Parts):
         total = self._plain_batch_bytes(items)
         if total <= 0:
             return False
-        with self._tail:
-            self._refuse(taking=False)
-            try:
-                segment = self._tail_for(total, len(items), {level})  # type: ignore[arg-type]
-            except NoRoom:
-                return False
-            self._log.back(segment, segment.map.tail + total)
-            return self._put_batch(items, level)
+        put = partial(self._batch_as_it_is, items, level, total)
+        if self._is_brief(total, len(items)):  # type: ignore[arg-type]
+            return (yield from within(self._tail, put))
+        return (yield from Errand(put, self._tail).steps())
+
+    def _batch_as_it_is(self, items: Iterable[Any], level: int, total: int) -> bool:
+        self._refuse(taking=False)
+        try:
+            segment = self._tail_for(total, len(items), {level})  # type: ignore[arg-type]
+        except NoRoom:
+            return False
+        self._log.back(segment, segment.map.tail + total)  # type: ignore[union-attr]
+        return self._put_batch(items, level)
 
     _plain_items: bool = False
     """Whether items go in as the hot way has them: mapped, uncompressed."""
@@ -215,13 +224,9 @@ class Putting(Parts):
         """Place the parcels, making or awaiting room as `when_full` says. False: they were dropped, and counted."""
         with self._makers.place() as place:
             while True:
-                with self._tail:
-                    self._refuse(taking=False)
-                    try:
-                        self._place(parcels, promise)
-                        return True
-                    except NoRoom as no_room:
-                        shortage = no_room
+                shortage = yield from self._placing(parcels, promise)
+                if shortage is None:
+                    return True
                 policy = self._options.when_full
                 if not self._could_ever_fit(parcels, promise):
                     self._refused["full"] += 1
@@ -235,7 +240,7 @@ class Putting(Parts):
                 if (policy is WhenFull.RAISE and deadline is None) or (deadline is not None and now >= deadline):
                     self._refused["full"] += 1
                     raise self._full_error(shortage)
-                if place.take() or (self._log is not None and self._log.emptied and self._log.retire_emptied()):
+                if place.take() or (self._log is not None and self._log.emptied and (yield from Errand(self._log.retire_emptied).steps())):
                     continue
                 timeout = None if deadline is None else deadline - now
                 if shortage.device is not None:
@@ -313,7 +318,38 @@ class Putting(Parts):
         self._most_items = _NO_LIMIT if most is None else most
         self._makers.wake_all()
 
+    def _placing(self, parcels: list[Parcel], promise: Durability) -> Steps[NoRoom | None]:
+        """Place the parcels; what room was lacking if they could not be."""
+        place_them = partial(self._place_or_not, parcels, promise)
+        if self._places_briefly(parcels, promise):
+            return (yield from within(self._tail, place_them))
+        return (yield from Errand(place_them, self._tail).steps())
+
+    def _places_briefly(self, parcels: list[Parcel], promise: Durability) -> bool:
+        """Whether to place these takes no longer than storing them."""
+        if self._log is None:
+            return True
+        nbytes, records = sum(parcel.nbytes for parcel in parcels), len(parcels)
+        if not self._logs and promise < Durability.PROCESS:
+            if self._resident + records <= self._budget_items and self._resident_bytes + nbytes <= self._budget_bytes:
+                return True
+            nbytes, records = nbytes + self._resident_bytes, records + self._resident  # spilled to make room, at most
+        return self._is_brief(nbytes + 88 * records, records)
+
+    def _is_brief(self, nbytes: int, records: int) -> bool:
+        """Whether so many bytes of records can be written without much ado: a further segment may have to wait for a sync."""
+        active = self._log.active if self._log is not None else None
+        return active is not None and nbytes <= _BRIEF_BYTES and nbytes + 4 * records + 64 < active.map.room()
+
     # --- placing (the caller holds the tail)
+
+    def _place_or_not(self, parcels: list[Parcel], promise: Durability) -> NoRoom | None:
+        self._refuse(taking=False)
+        try:
+            self._place(parcels, promise)
+        except NoRoom as shortage:
+            return shortage
+        return None
 
     def _place(self, parcels: list[Parcel], promise: Durability) -> None:
         """Write the parcels if the promise asks for it, let them join their lines, then spill what is over the budget. Raises NoRoom and has changed nothing."""

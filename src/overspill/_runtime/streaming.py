@@ -143,11 +143,11 @@ class Streaming(Assembled):
         """The items, and a damaged place to be told of."""
         return self._waiting + self._overflow.items + (self._overflow.damage is not None)
 
-    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T], *, wanting_more: bool = False) -> Steps[_T]:
+    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T | None], undo: Callable[[_T], object], *, wanting_more: bool = False) -> Steps[_T]:
         call = threading.get_ident(), object()
         self._inside.add(call)
         try:
-            return (yield from super()._taking(deadline, finish, wanting_more=wanting_more))
+            return (yield from super()._taking(deadline, finish, undo, wanting_more=wanting_more))
         finally:
             self._inside.discard(call)
             if self._state != "open":

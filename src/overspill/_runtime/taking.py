@@ -20,7 +20,7 @@ from ..options import seconds
 from .apart import MAX_ATTEMPTS, REJECTED, Apart
 from .delivery import Delivery, Heartbeat
 from .parts import Reading, Restored
-from .waiting import Steps, blocking
+from .waiting import Errand, Steps, blocking, within
 
 __all__ = ["Taking"]
 
@@ -54,46 +54,84 @@ class Taking(Apart):
     def _dequeueing(self, timeout: float | timedelta | None) -> Steps[Any]:
         self._refuse(taking=True)
         try:
-            item = yield from self._taking(self._until(timeout), self._settled)
-            if self._is_power():
-                yield from self._covering()
-            return item
+            taken = yield from self._taking(self._until(timeout), self._settled, self._untaken)
+            if self._is_power() or not self._confirm(taken[0]):
+                return (yield from self._handing_out([taken]))[0]
+            return taken[1]
         finally:
             self._tell()
 
-    def _settled(self, claim: Claim) -> Any:
-        """The item of a claim, and done with it."""
+    def _settled(self, claim: Claim) -> tuple[Claim, Any]:
+        """A claim and its item, and done with it, for now."""
         item = self._decoded(claim)
-        self._settle(claim, True)
-        return item
+        self._settle_for_now(claim)
+        return claim, item
+
+    def _untaken(self, taken: tuple[Claim, Any]) -> None:
+        """What was to be handed out goes back to its old place, unless `close` has seen to that."""
+        with self._head:
+            if self._holds(taken[0]):
+                self._return(taken[0])
+
+    def _handing_out(self, taken: list[tuple[Claim, Any]]) -> Steps[list[Any]]:
+        """The items, which nobody else gets from now on: under POWER once a sync covers that.
+
+        Interrupted before, they go back to their places, and no power cut makes them go again once that is said.
+        """
+        if self._is_power():
+            try:
+                yield from self._covering()
+            except Exception:
+                for claim, _ in taken:
+                    self._confirm(claim)  # the disk failed: the next opening will tell whether they are there
+                raise
+            except BaseException as interruption:
+                for one in taken:
+                    self._untaken(one)
+                if not isinstance(interruption, GeneratorExit):
+                    yield from self._covering()
+                raise
+        items = [item for claim, item in taken if self._confirm(claim)]
+        if not items:
+            raise self._closed_error()
+        return items
+
+    def _closed_error(self) -> QueueClosed:
+        return QueueClosed(f"{self!r} is closed and empty" if self._state == "closing" else f"{self!r} is closed", hint="open it again to go on")
 
     def _dequeue_batch_slow(self, taken: list[Any], max_items: Any, timeout: float | timedelta | None) -> list[Any]:
         return blocking(self._dequeueing_batch(taken, max_items, timeout))
 
     def _dequeueing_batch(self, taken: list[Any], max_items: Any, timeout: float | timedelta | None) -> Steps[list[Any]]:
         """Go on with a batch that the hot way began (`taken` is settled already); `max_items` more at most."""
+        claimed: list[tuple[Claim, Any]] = []
         try:
             self._refuse(taking=True)
             if not taken:
                 max_items = self._batch_size(max_items)
-            if self._state == "closing" and not self._in_line():
-                raise QueueClosed(f"{self!r} is closed", hint="open it again to go on")
-            deadline = self._until(timeout)
-            while max_items > 0:
+                if self._state == "closing" and not self._in_line():
+                    raise self._closed_error()
                 try:
-                    item = yield from self._taking(self._until(0) if taken else deadline, self._settled)
+                    claimed.append((yield from self._taking(self._until(timeout), self._settled, self._untaken)))
                 except QueueEmpty:
-                    break
-                except (CorruptedData, UnknownFormat, QueueClosed):
-                    # What was taken before is delivered; the next call meets this again and says so.
-                    if not taken:
-                        raise
-                    break
-                taken.append(item)
+                    return taken
                 max_items -= 1
+            while max_items > 0:
+                # With something in hand there is no waiting any more, and what cannot be had now is for the next call. So is an error.
+                if claimed and not self._is_power():
+                    taken.extend((yield from self._handing_out(claimed)))
+                    claimed = []
                 max_items -= self._take_many_hot(taken, max_items)
-            if taken and self._is_power():
-                yield from self._covering()
+                try:
+                    one = self._at_once(self._settled) if max_items > 0 else None
+                except (CorruptedData, UnknownFormat, QueueClosed):
+                    break
+                if one is None:
+                    break
+                claimed.append(one)
+                max_items -= 1
+            if claimed:
+                taken.extend((yield from self._handing_out(claimed)))
             return taken
         finally:
             self._tell()
@@ -109,22 +147,27 @@ class Taking(Apart):
         """The monotonic time up to which to wait; None = for ever."""
         return None if timeout is None else self._clock.monotonic() + seconds("timeout", timeout)
 
-    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T], *, wanting_more: bool = False) -> Steps[_T]:
-        """Take the first item out of line and hand it to `finish`; waits for one until the deadline. Whoever is `wanting_more` has some already, which a closing queue waits for.
+    def _taking(self, deadline: float | None, finish: Callable[[Claim], _T | None], undo: Callable[[_T], object], *, wanting_more: bool = False) -> Steps[_T]:
+        """Take the first item out of line and hand it to `finish`; waits for one until the deadline. `undo` is for one whose taker is interrupted.
+        Whoever is `wanting_more` has some already, which a closing queue waits for.
 
         The claim and what is done with it are one step for `close`, which would otherwise take the segments away in between.
         """
+        taken = self._at_once(finish)
+        if taken is not None:
+            return taken
         with self._takers.place() as place:
             while True:
+                yield from self._burying()
                 if self._in_line() or self._is_due():
-                    with self._head:
-                        self._refuse(taking=True)
-                        claim = self._claim()
-                        if claim is not None:
-                            return finish(claim)
+                    taken = yield from within(self._head, lambda: self._first(finish), lambda taken: taken and undo(taken))
+                    if taken is not None:
+                        return taken
+                    if self._exhausted:
+                        continue
                 self._refuse(taking=True)
-                if self._state == "closing" and (wanting_more or not self._leases):
-                    raise QueueClosed(f"{self!r} is closed and empty", hint="open it again to go on")
+                if self._state == "closing" and (wanting_more or not self._out):
+                    raise self._closed_error()
                 now = self._clock.monotonic()
                 if deadline is not None and now >= deadline:
                     raise QueueEmpty
@@ -167,18 +210,19 @@ class Taking(Apart):
         tokens: list[int] = []
         items: list[Any] = []
 
-        def collect(claim: Claim | None) -> None:
+        def collect(claim: Claim | None) -> bool:
             while claim is not None:
                 item = self._decoded(claim)
                 tokens.append(self._leases.grant(claim, math.inf))
                 items.append(item)
                 claim = self._claim() if len(items) < n else None
+            return True
 
         try:
             deadline = None
             while len(items) < n:
                 try:
-                    yield from self._taking(deadline, collect, wanting_more=deadline is not None)
+                    yield from self._taking(deadline, collect, lambda _: self._give_back_collected(tokens), wanting_more=deadline is not None)
                 except QueueEmpty:
                     break
                 except (CorruptedData, UnknownFormat, QueueClosed):
@@ -221,6 +265,20 @@ class Taking(Apart):
                 for claim in claims:
                     self._return(claim)
             self._keep_to_budget()
+    def _at_once(self, finish: Callable[[Claim], _T | None]) -> _T | None:
+        """The first item, if there is one and nobody is in the way."""
+        if not (self._in_line() or self._is_due()) or not self._head.enter_soon():
+            return None
+        try:
+            return self._first(finish)
+        finally:
+            self._head.leave()
+
+    def _first(self, finish: Callable[[Claim], _T | None]) -> _T | None:
+        """Claim the first item, and finish. The caller holds the head."""
+        self._refuse(taking=True)
+        claim = self._claim()
+        return None if claim is None else finish(claim)
 
     def _decoded(self, claim: Claim) -> Any:
         """The claimed item as the user knows it; on failure it is back in its place."""
@@ -302,12 +360,8 @@ class Taking(Apart):
     def _leasing(self, timeout: float | timedelta | None) -> Steps[Delivery]:
         self._refuse(taking=True)
         try:
-            deadline = self._until(timeout)
-            while (delivery := (yield from self._taking(deadline, self._deliver))) is None:
-                self._bury_exhausted()
-            if self._is_power():
-                yield from self._covering()
-            return delivery
+            delivery = yield from self._taking(self._until(timeout), self._deliver, self._undelivered)
+            return (yield from self._delivering([delivery]))[0]
         finally:
             self._tell()
 
@@ -318,25 +372,24 @@ class Taking(Apart):
     def _leasing_batch(self, n: int | None, timeout: float | timedelta | None) -> Steps[list[Delivery]]:
         self._refuse(taking=True)
         n = self._batch_size(n)
-        deadline = self._until(timeout)
         deliveries: list[Delivery] = []
         try:
+            try:
+                deliveries.append((yield from self._taking(self._until(timeout), self._deliver, self._undelivered)))
+            except QueueEmpty:
+                return deliveries
             while len(deliveries) < n:
                 try:
-                    delivery = yield from self._taking(self._until(0) if deliveries else deadline, self._deliver)
-                    if delivery is None:
+                    one = self._at_once(self._deliver)
+                    if one is None and self._exhausted:
                         self._bury_exhausted()
-                    else:
-                        deliveries.append(delivery)
-                except QueueEmpty:
-                    break
+                        continue
                 except (CorruptedData, UnknownFormat, QueueClosed):
-                    if not deliveries:
-                        raise
+                    break  # for the next call to meet
+                if one is None:
                     break
-            if deliveries and self._is_power():
-                yield from self._covering()
-            return deliveries
+                deliveries.append(one)
+            return (yield from self._delivering(deliveries))
         finally:
             self._tell()
 
@@ -354,6 +407,25 @@ class Taking(Apart):
         if self._pump is not None:
             self._wake_for_leases(until)
         return Delivery(self, token, item, claim.id, attempts, claim.enqueued_ns, claim.priority)
+
+    def _undelivered(self, delivery: Delivery) -> None:
+        """Nobody got it: the lease ends and the item goes back to its old place. The attempt is on record all the same."""
+        with self._head:
+            claim = self._leases.end(delivery._token)
+            if claim is not None:
+                self._n_redelivered += 1
+                self._return(claim)
+
+    def _delivering(self, deliveries: list[Delivery]) -> Steps[list[Delivery]]:
+        """Hand them out: under POWER once a sync covers that they are on their way. Interrupted before, they go back."""
+        if deliveries and self._is_power():
+            try:
+                yield from self._covering()
+            except BaseException:
+                for delivery in deliveries:
+                    self._undelivered(delivery)
+                raise
+        return deliveries
 
     def _count_attempt(self, claim: Claim) -> int:
         """Put this attempt on record; returns which it is. A record says how many came before it was written, its segment how many since."""
@@ -392,54 +464,53 @@ class Taking(Apart):
             )
         return claim
 
-    def _ack(self, token: int) -> None:
-        blocking(self._acking(token))
-
     def _acking(self, token: int) -> Steps[None]:
-        with self._head:
-            self._refuse(taking=True)
-            self._end_overdue()
-            self._settle(self._end_lease(token, "ack"), True)
-        self._bury_exhausted()
+        yield from within(self._head, lambda: self._acked(token))
+        yield from self._burying()
         if self._is_power():
             yield from self._covering()
         self._wake_if_closing()
-        self._keep_to_budget()
+        yield from self._keeping_to_budget()
         self._tell()
 
-    def _nack(self, token: int, delay: float | timedelta, error: BaseException | str | None) -> None:
-        blocking(self._nacking(token, delay, error))
+    def _acked(self, token: int) -> None:
+        """The caller holds the head."""
+        self._refuse(taking=True)
+        self._end_overdue()
+        self._settle(self._end_lease(token, "ack"), True)
 
     def _nacking(self, token: int, delay: float | timedelta, error: BaseException | str | None) -> Steps[None]:
         self._refuse(taking=True)
         wait_s, text = seconds("delay", delay), _text_of(error)
         if not wait_s and self._options.max_attempts is None:
-            with self._head:
-                self._return(self._given_up(token, "nack"))
+            yield from within(self._head, lambda: self._return(self._given_up(token, "nack")))
         else:
-            with self._tail, self._head:  # it may have to be written
-                claim = self._given_up(token, "nack")
-                if self._is_exhausted(claim):
-                    self._bury(claim, MAX_ATTEMPTS, text)
-                elif wait_s:
-                    self._postpone(claim, wait_s)
-                else:
-                    self._return(claim)
+            yield from Errand(lambda: self._nacked(token, wait_s, text)).steps()
             if self._is_power():
                 yield from self._covering()
-        self._after_nack()
+        yield from self._after_nacking()
 
-    def _reject(self, token: int, error: BaseException | str | None) -> None:
-        blocking(self._rejecting(token, error))
+    def _nacked(self, token: int, wait_s: float, text: str) -> None:
+        with self._tail, self._head:  # it may have to be written
+            claim = self._given_up(token, "nack")
+            if self._is_exhausted(claim):
+                self._bury(claim, MAX_ATTEMPTS, text)
+            elif wait_s:
+                self._postpone(claim, wait_s)
+            else:
+                self._return(claim)
 
     def _rejecting(self, token: int, error: BaseException | str | None) -> Steps[None]:
         self._refuse(taking=True)
         text = _text_of(error)
-        with self._tail, self._head:
-            self._bury(self._given_up(token, "reject"), REJECTED, text)
+        yield from Errand(lambda: self._rejected(token, text)).steps()
         if self._is_power():
             yield from self._covering()
-        self._after_nack()
+        yield from self._after_nacking()
+
+    def _rejected(self, token: int, text: str) -> None:
+        with self._tail, self._head:
+            self._bury(self._given_up(token, "reject"), REJECTED, text)
 
     def _given_up(self, token: int, verb: str) -> Claim:
         """The claim of a lease that ends without an ack."""
@@ -449,34 +520,40 @@ class Taking(Apart):
         self._n_redelivered += 1
         return claim
 
-    def _after_nack(self) -> None:
-        self._bury_exhausted()
+    def _after_nacking(self) -> Steps[None]:
+        yield from self._burying()
         self._wake_if_closing()
-        self._keep_to_budget()
+        yield from self._keeping_to_budget()
         self._tell()
+
+    def _burying(self) -> Steps[None]:
+        """Give up whatever has had its last attempt."""
+        if self._exhausted:
+            yield from Errand(self._bury_exhausted).steps()
+
+    def _keeping_to_budget(self) -> Steps[None]:
+        """After something came back. Not under the head: spilling takes the tail, which comes first."""
+        if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
+            yield from Errand(self._relieve).steps()
 
     def _keep_to_budget(self) -> None:
         """After something came back. Not under the head: spilling takes the tail, which comes first."""
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self._relieve()
 
-    def _nack_quietly(self, token: int, error: BaseException | None) -> None:
-        """Leaving a `with` block by an exception: a lease that is gone must not hide it."""
-        try:
-            self._nack(token, 0, error)
-        except (LeaseExpired, QueueClosed):
-            pass
+    def _extending(self, token: int, time_s: float | timedelta) -> Steps[None]:
+        yield from within(self._head, lambda: self._extended(token, time_s))
+        yield from self._burying()
 
-    def _extend(self, token: int, time_s: float | timedelta) -> None:
-        with self._head:
-            self._refuse(taking=True)
-            self._end_overdue()
+    def _extended(self, token: int, time_s: float | timedelta) -> None:
+        """The caller holds the head."""
+        self._refuse(taking=True)
+        self._end_overdue()
         until = self._clock.monotonic() + seconds("seconds", time_s, above_0=True)
         if not self._leases.extend(token, until):
             self._end_lease(token, "extend")
         if self._pump is not None:
             self._wake_for_leases(until)
-        self._bury_exhausted()
 
     # --- heartbeats: one appointment for all of them, with the pump
 
@@ -489,7 +566,7 @@ class Taking(Apart):
             raise InvalidOption("every", every, f"less than lease_timeout={self._options.lease_timeout:g}: the lease would end between two beats")
         if token in self._heartbeats:
             raise InvalidOption("heartbeat", token, "one at a time for a lease")
-        self._extend(token, self._options.lease_timeout)
+        blocking(self._extending(token, self._options.lease_timeout))
         when = self._clock.monotonic() + every_s
         self._heartbeats[token] = every_s, when, heartbeat
         if self._pump is not None:

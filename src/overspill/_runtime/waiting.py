@@ -9,17 +9,93 @@ one place for each verb, its `finally`, where it leaves its line and hands on th
 """
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from .waiters import Waiter
+from .gate import Gate
 
-__all__ = ["Steps", "blocking"]
+__all__ = ["Errand", "Steps", "Waitable", "blocking", "within"]
 
 _T = TypeVar("_T")
 
-Steps: TypeAlias = Generator[tuple[Waiter, float | None], None, _T]
+
+class Waitable(Protocol):
+    """Whom steps wait for: a `Waiter`, a `Follower` of the group commit, an `Errand`."""
+
+    def wait(self, timeout: float | None) -> None:
+        """Block this thread until it is time to look again."""
+
+
+Steps: TypeAlias = Generator[tuple[Waitable, float | None], None, _T]
 """What waits in a verb, ending in its result. By convention, a method that returns the steps of a verb is called by the verb's gerund."""
+
+
+class Errand(Generic[_T]):
+    """Work that has to wait for a gate or for the disk. A thread does it itself; a task has another thread do it.
+
+    `outcome` is what the work returned, or raises what it raised. Whoever is interrupted before it has the outcome abandons the errand: what the work returned, or still
+    returns, is then undone.
+    """
+
+    __slots__ = ("_abandoned", "_done", "_error", "_gate", "_result", "_undo", "_work")
+
+    def __init__(self, work: Callable[[], _T], gate: Gate | None = None, undo: Callable[[_T], object] | None = None) -> None:
+        self._work = work
+        self._gate = gate
+        self._undo = [undo] if undo is not None else []
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._done = False
+        self._abandoned = False
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Do it here."""
+        with self._gate or nullcontext():
+            try:
+                self._result = self._work()
+            except BaseException as error:
+                self._error = error
+                return
+            self._done = True
+            if self._abandoned:
+                self._take_back()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        if self._done:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        try:
+            undo = self._undo.pop()  # both sides may come here at once: one of them gets it
+        except IndexError:
+            return
+        undo(self._result)
+
+    def outcome(self) -> _T:
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[no-any-return]
+
+    def steps(self) -> Steps[_T]:
+        """Have it done, waiting for that."""
+        try:
+            yield self, None
+        except BaseException:
+            self.abandon()
+            raise
+        return self.outcome()
+
+
+def within(gate: Gate, work: Callable[[], _T], undo: Callable[[_T], object] | None = None) -> Steps[_T]:
+    """Do brief work with a gate held: here if the gate is free or soon will be, as an errand if it is not."""
+    if not gate.enter_soon():
+        return (yield from Errand(work, gate, undo).steps())
+    try:
+        return work()
+    finally:
+        gate.leave()
 
 
 def blocking(steps: Steps[_T]) -> _T:

@@ -313,7 +313,7 @@ class Segment:
                     self.on_damage(self, offset, "stretch", data[offset - start : offset - start + length])
             lanes = build_index(data, start, found.records)
             self.attach()
-            left = len(found.records) - self.map.restrict_marks(found.records)
+            left = len(found.records) - self.map.restrict_marks(found.records) + self.map.held
             if self.on_rebuilt is not None:
                 self.on_rebuilt(self, self.map.live - left)
             self.map.live = left
