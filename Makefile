@@ -19,7 +19,7 @@ help:
 	@echo 'make test    the tests that every change must pass'
 	@echo 'make bench   ours beside its peers; writes benchmarks/results/'
 	@echo 'make check   ruff, and mypy --strict'
-	@echo 'make docs    run every example and check every command in the documentation'
+	@echo 'make docs    run every example in the documentation and build the site, site/index.html'
 	@echo 'make crash   the long crash battery'
 	@echo 'make asan    the tests of the compiled core under AddressSanitizer and UBSan'
 	@echo 'make clean   remove what these made, .venv included'
@@ -42,6 +42,9 @@ check: $(VENV)/has-dev
 
 docs: $(VENV)/has-test
 	$(BIN)/python -m pytest tests/docs
+	rm -rf site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -b html docs site
+	@echo 'site/index.html'
 
 crash: $(VENV)/has-test
 	$(BIN)/python -m pytest tests/crash -m battery
@@ -92,6 +95,6 @@ $(ASAN)/venv: | $(BIN)/python
 	$(BIN)/python -m venv $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f src/overspill/_core/*.so src/overspill/_core/*.c
