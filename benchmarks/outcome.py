@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .measures import Durations, Ratio, Sample
+from .outage import Timeline
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Outcome:
     measured: dict[str, Measured] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     stalls: dict[str, Durations] = field(default_factory=dict)
+    timeline: Timeline | None = None
 
     def compare(self, key: str, of: Ratio, how: str, beside: str = "") -> None:
         self.measured[key] = Measured(of.value, of.median, of.spread, how, beside)
@@ -57,6 +59,7 @@ class Outcome:
         self.measured |= other.measured
         self.figures += other.figures
         self.stalls |= other.stalls
+        self.timeline = other.timeline or self.timeline
 
 
 def ns(sample: Sample) -> str:

@@ -1,4 +1,4 @@
-"""Two pictures: what an operation costs, and how long the slowest took. SVG, the same bytes for the same numbers."""
+"""Three pictures: what an operation costs, how long the slowest took, and an outage. SVG, the same bytes for the same numbers."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,6 +12,7 @@ matplotlib.rcParams["svg.hashsalt"] = "overspill"  # or every run would rename a
 from matplotlib import pyplot  # noqa: E402
 
 from .measures import Durations  # noqa: E402
+from .outage import Timeline  # noqa: E402
 from .outcome import Outcome, Row  # noqa: E402
 
 PUT, GET = "#1b6ca8", "#8fc1e3"
@@ -76,12 +77,32 @@ def stalls(outcome: Outcome, path: Path) -> None:
     _save(figure, path)
 
 
+def outage(seen: Timeline, path: Path) -> None:
+    figure, (where, rate) = pyplot.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=(2, 1), layout="constrained")
+    where.stackplot(seen.at_s, seen.in_memory, seen.on_disk, labels=("in memory", "on disk only"), colors=(PUT, GET))
+    where.set_ylabel("items waiting")
+    step = 10
+    times = seen.at_s[step::step]
+    rates = [(b - a) / (t - s) for a, b, s, t in zip(seen.delivered[::step], seen.delivered[step::step], seen.at_s[::step], times, strict=False)]
+    rate.plot(times[: len(rates)], rates, color=PUT_OURS, linewidth=1.5)
+    rate.set_ylabel("delivered a second")
+    rate.set_xlabel("seconds")
+    for axes in (where, rate):
+        axes.axvspan(*seen.outage_s, color="#999999", alpha=0.25, linewidth=0, zorder=0, label="the consumer is away")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(bottom=0)
+    where.legend(fontsize=8, frameon=False, loc="upper right")
+    _save(figure, path)
+
+
 def write(folder: Path, outcome: Outcome) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.rows:
         throughput(outcome.rows, folder / "throughput.svg")
     if outcome.stalls:
         stalls(outcome, folder / "stall-histogram.svg")
+    if outcome.timeline:
+        outage(outcome.timeline, folder / "outage.svg")
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -34,6 +34,7 @@ from .measures import (
 )
 from .ours import check, open_queue
 from .outcome import Figure, Measured, Outcome, Row, ns
+from .outage import watch
 from .peers import Contestant
 from .scratch import Scratch
 from .sizes import BATCH, LARGE_BYTES, PAYLOAD_BYTES, RESIDENT, Sizes
@@ -574,6 +575,14 @@ def flow(scratch: Scratch, sizes: Sizes) -> Outcome:
     return outcome
 
 
+def outage(scratch: Scratch, sizes: Sizes) -> Outcome:
+    """A consumer that goes away for a while: for the picture, and to see that nothing is lost and no order changes."""
+    with scratch.short_lived("outage") as folder:
+        seen = watch(folder)
+    check(seen.delivered[-1] == seen.produced and seen.in_order, "an item was lost or out of order")
+    return Outcome(timeline=seen)
+
+
 Trial = Callable[[Scratch, Sizes], Outcome]
 TRIALS: dict[str, Trial] = {
     "throughput": throughput,
@@ -585,4 +594,5 @@ TRIALS: dict[str, Trial] = {
     "stall": stall,
     "opening": opening,
     "flow": flow,
+    "outage": outage,
 }
