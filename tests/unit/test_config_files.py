@@ -211,5 +211,14 @@ def test_a_share_of_memory_to_spill_at_needs_somewhere_to_spill_to():
 def test_a_pressure_threshold_that_spilling_keeps_out_of_reach_is_refused(tmp_path):
     with HybridQueue("q", tmp_path, overflow_ratio=0.8, max_disk_size=512 * KiB) as q:
         with pytest.raises(InvalidOption, match="at most overflow_ratio=0.8"):
-            q.on_memory_pressure(print)
+            q.on_memory_pressure(print, (0.5, 0.9))
         q.on_memory_pressure(print, (0.5, 0.8))
+
+
+def test_thresholds_that_nobody_chose_give_way_to_the_overflow_ratio(tmp_path):
+    told = []
+    with HybridQueue("q", tmp_path, memory_size=10, overflow_ratio=0.5, max_disk_size=512 * KiB) as q:
+        q.on_memory_pressure(told.append)
+        for n in range(8):
+            q.enqueue(n)
+    assert told == [0.5]

@@ -20,6 +20,7 @@ from .apart import Apart
 __all__ = ["Spilling"]
 
 _NO_LIMIT = (1 << 63) - 1
+_THRESHOLDS = (0.7, 0.9)
 _HYSTERESIS = 0.05
 """How far usage must fall below a threshold before crossing it counts again."""
 
@@ -279,17 +280,21 @@ class Spilling(Apart):
 
     # --- pressure
 
-    def on_memory_pressure(self, callback: Callable[[float], object], thresholds: Iterable[float] = (0.7, 0.9)) -> Callable[[], None]:
+    def on_memory_pressure(self, callback: Callable[[float], object], thresholds: Iterable[float] = _THRESHOLDS) -> Callable[[], None]:
         """Call `callback(usage)` whenever memory use crosses a threshold upwards; returns a function that ends the subscription.
 
         `usage` is the share of the memory budget (items or bytes, whichever is greater). A threshold counts again after usage fell 0.05 below it. The callback runs
         in the thread that crossed it, after the crossing call's work and outside any lock: it may call the queue.
+
+        Where spilling begins below a threshold (`overflow_ratio`), memory use never reaches it: one that was chosen is refused, of the default ones those stay that are reached.
         """
         if not callable(callback):
             raise InvalidOption("callback", callback, "a callable that takes the usage")
         checked = check_thresholds(thresholds)
         ratio = self._options.overflow_ratio
-        if self._log is not None and checked[-1] > ratio:
+        if self._log is not None and thresholds is _THRESHOLDS:
+            checked = tuple(threshold for threshold in checked if threshold <= ratio) or (ratio,)
+        elif self._log is not None and checked[-1] > ratio:
             raise InvalidOption("thresholds", checked, f"at most overflow_ratio={ratio}: spilling begins there, and memory use never gets further",
                                 hint="lower the thresholds, or raise overflow_ratio")  # fmt: skip
         subscription = _Subscription(callback, checked)
