@@ -84,6 +84,8 @@ def _up(at: Path) -> str:
 
 def _as_markup(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Docstrings say ``name`` or `name` for a name; a paragraph that ends in two colons is followed by an example."""
+    if lines and re.fullmatch(r"[\w.]+\(.*\)(?: -> .*)?", lines[0]):
+        del lines[0]  # the signature that Cython writes there, left behind where a method has two names
     for i, line in enumerate(lines):
         lines[i] = re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", line)
 
