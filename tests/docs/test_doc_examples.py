@@ -21,7 +21,7 @@ from pages import PAGES, ROOT, Block, blocks, name_of
 
 WITH_EXAMPLES = [page for page in PAGES if any(block.language in ("python", "console") for block in blocks(page))]
 
-_ONLY_NAMED = re.compile(r"(make|pip|apt-get|git|python -m benchmarks|python examples/|source) ")
+_ONLY_NAMED = re.compile(r"(make|pip|apt-get|git|source) |python (-m benchmarks|examples/)")
 """Commands that need a clone, the network or minutes: `test_doc_commands` sees that they exist, other tests that they work."""
 
 
