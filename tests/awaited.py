@@ -74,6 +74,9 @@ class Awaited:
     def snapshot(self) -> Iterator[Any]:
         return _waited_for(self._face.snapshot())
 
+    def batches(self, n: int | None = None, linger: Any = None) -> Iterator[list[Any]]:
+        return _waited_for(self._face.batches(n, linger))
+
     def __iter__(self) -> Iterator[Any]:
         return self.snapshot()
 

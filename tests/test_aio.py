@@ -513,7 +513,7 @@ def test_every_verb_of_the_queue_has_an_awaiting_form_with_the_same_parameters()
             continue
         blocking = getattr(q, name)
         awaiting = getattr(q.aio, name)
-        if not callable(blocking) or name in ("snapshot", "on_memory_pressure"):
+        if not callable(blocking) or name in ("snapshot", "on_memory_pressure", "batches"):
             continue
         assert inspect.iscoroutinefunction(awaiting), name
         assert inspect.getdoc(awaiting), name
@@ -594,3 +594,42 @@ def test_cpythons_own_tests_of_asyncio_queue_pass(group: str, name: str, monkeyp
     asyncio.set_event_loop_policy(None)
     assert result.testsRun == 1
     assert not result.errors and not result.failures, "\n".join(text for _, text in result.errors + result.failures)
+
+
+# --- batches by time
+
+
+def test_batches_come_while_the_loop_goes_on_and_end_with_the_queue(face: AsyncHybridQueue) -> None:
+    async def story() -> None:
+        async def produce() -> None:
+            for n in range(7):
+                await face.enqueue(n, timeout=60)
+                await asyncio.sleep(0)
+            await face.close(drain=60)
+
+        producer = asyncio.create_task(produce())
+        got = [batch async for batch in face.batches(n=3, linger=30)]
+        await producer
+        assert [item for batch in got for item in batch] == list(range(7))
+        assert all(1 <= len(batch) <= 3 for batch in got)
+
+    asyncio.run(story())
+
+
+def test_cancelled_while_it_lingers_what_had_been_collected_is_back_in_order(face: AsyncHybridQueue) -> None:
+    async def story() -> None:
+        await face.enqueue_batch(["a", "b"])
+        collecting = asyncio.create_task(anext(aiter(face.batches(n=5, linger=3600))))
+        while len(face):  # both are in its hands
+            await asyncio.sleep(0)
+        collecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await collecting
+        assert await face.dequeue_batch(5) == ["a", "b"]
+
+    asyncio.run(story())
+
+
+def test_terms_of_batches_are_refused_at_the_call(face: AsyncHybridQueue) -> None:
+    with pytest.raises(ValueError, match="linger"):
+        face.batches(linger=-1)

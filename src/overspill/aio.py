@@ -127,6 +127,18 @@ class AsyncHybridQueue:
         except QueueClosed:
             raise StopAsyncIteration from None
 
+    def batches(self, n: int | None = None, linger: _Time | None = None) -> AsyncIterator[list[Any]]:
+        """As `HybridQueue.batches`, for `async for`. Cancelled while a batch is being collected, its items are back at their old places."""
+        return self._batches(*self._queue._terms_of_batches(n, linger))
+
+    async def _batches(self, n: int, linger_s: float) -> AsyncIterator[list[Any]]:
+        while True:
+            try:
+                batch = await awaiting(self._queue._collecting(n, linger_s))
+            except QueueClosed:
+                return
+            yield batch
+
     # --- looking
 
     async def peek(self) -> Any:

@@ -188,9 +188,13 @@ class Taking(Apart):
         The items of a batch that you were given are settled. Those of a batch that was still being collected when you were interrupted, or the queue was closed, are at their old places.
         For batches that must be *done*, see `lease_batch`.
         """
+        return self._batches(*self._terms_of_batches(n, linger))
+
+    def _terms_of_batches(self, n: int | None, linger: float | timedelta | None) -> tuple[int, float]:
+        """Items at most, and seconds to linger; wrong ones are refused at the call, not at the first batch."""
         n, linger_s = self._batch_size(n), seconds("linger", 0 if linger is None else linger)
         self._refuse(taking=True)
-        return self._batches(n, linger_s)
+        return n, linger_s
 
     def _batches(self, n: int, linger_s: float) -> Iterator[list[Any]]:
         while True:
