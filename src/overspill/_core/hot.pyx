@@ -437,6 +437,7 @@ cdef class HotQueue:
             raise ValueError("there is no such line")
         if self.lane_at[line] == NULL:
             lane = Lane(line)
+            lane.keeps_any = self._takes_any
             self.lanes[line] = lane
             self.lane_at[line] = <PyObject *>lane
         return <Lane>self.lane_at[line]

@@ -79,6 +79,7 @@ cdef class Run:
 cdef class Lane:
     cdef readonly uint16_t line          # a priority, or one of the two lines that are ordered by time
     cdef readonly bint timed
+    cdef bint keeps_any                  # items may be any object, so that the garbage collector has to look at them
     cdef Entry *heap                     # returned, front and due items, least place first
     cdef readonly Py_ssize_t heap_n
     cdef Py_ssize_t heap_room
@@ -148,6 +149,7 @@ cdef class Lane:
     cdef int give_back(self, const Entry *e) except -1
     cdef int reserve(self, Py_ssize_t n) except -1
     cdef void free_spare(self) noexcept
+    cdef void drop_items(self) noexcept
     cdef int fold(self) except -1
     cdef Py_ssize_t compact(self) except -1
     cdef Run front_run(self)

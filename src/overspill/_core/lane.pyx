@@ -25,6 +25,12 @@ from .segmap cimport SegmentMap
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t size, const char *errors)
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
+    ctypedef int (*inquiry)(PyObject *) noexcept
+    ctypedef struct PyTypeObject:
+        traverseproc tp_traverse
+        inquiry tp_clear
 
 cdef enum:
     PAGE_READ = 4096
@@ -239,19 +245,25 @@ cdef class Lane:
         self.runs = []
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
         cdef Block *block
-        for i in range(self.heap_n):
-            Py_XDECREF(self.heap[i].item)
+        self.drop_items()
         free(self.heap)
-        while self.ring_n:
-            Py_XDECREF(self.first().item)
-            self.pop()
         while self.head != NULL:
             block = self.head
             self.head = block.next
             free(block)
         self.free_spare()
+
+    cdef void drop_items(self) noexcept:
+        """Let go of what is in memory. An item is out before its reference is dropped, which may run any code."""
+        cdef PyObject *item
+        while self.heap_n:
+            self.heap_n -= 1
+            Py_XDECREF(self.heap[self.heap_n].item)
+        while self.ring_n:
+            item = self.first().item
+            self.pop()
+            Py_XDECREF(item)
 
     cdef bint is_empty(self) noexcept:
         return self.heap_n == 0 and self.ring_n == 0 and len(self.runs) == 0
@@ -453,3 +465,44 @@ def lane_over(list runs not None, bint merge):
     lane.runs, lane.merge = runs, merge
     lane.recovered = len(runs) if merge else 0
     return lane
+
+
+# --- what the garbage collector sees
+#
+# Cython knows of the references in `runs` only. Where any object may be in line, one may refer back to the queue, and the collector must see the entries to find such a circle: so these two stand
+# in front of Cython's own. Wherever the interpreter may run in between, an entry in the heap or ring owns its `item`; whoever takes one over does so in C alone.
+
+cdef traverseproc traverse_fields = (<PyTypeObject *>Lane).tp_traverse
+cdef inquiry clear_fields = (<PyTypeObject *>Lane).tp_clear
+
+
+cdef int traverse(PyObject *obj, visitproc visit, void *arg) noexcept:
+    # No name of its own for the lane: that would count a reference while the collector counts them.
+    cdef Block *block = (<Lane>obj).head
+    cdef Py_ssize_t i, begin = (<Lane>obj).head_at, end
+    cdef int stop
+    if (<Lane>obj).keeps_any:
+        for i in range((<Lane>obj).heap_n):
+            if (<Lane>obj).heap[i].item != NULL:
+                stop = visit((<Lane>obj).heap[i].item, arg)
+                if stop:
+                    return stop
+        while block != NULL and (<Lane>obj).ring_n:
+            end = (<Lane>obj).tail_at if block == (<Lane>obj).tail else BLOCK_ENTRIES
+            for i in range(begin, end):
+                if block.entries[i].item != NULL:
+                    stop = visit(block.entries[i].item, arg)
+                    if stop:
+                        return stop
+            begin = 0
+            block = block.next
+    return traverse_fields(obj, visit, arg)
+
+
+cdef int clear(PyObject *obj) noexcept:
+    (<Lane>obj).drop_items()
+    return clear_fields(obj)
+
+
+(<PyTypeObject *>Lane).tp_traverse = traverse
+(<PyTypeObject *>Lane).tp_clear = clear
