@@ -4,6 +4,7 @@ Nothing here uses a private name, and the clock is the real one. A test that fai
 """
 from __future__ import annotations
 
+import asyncio
 import datetime
 import decimal
 import gc
@@ -26,8 +27,8 @@ import pytest
 
 import overspill
 from overspill import (
-    CircularBuffer, CorruptedData, Durability, GiB, HybridQueue, ItemRejected, ItemTooLarge, KiB, LeaseExpired, MiB, NotSerializable, OverflowStrategy, Priority, PriorityQueue, Queue, QueueBroken,
-    QueueClosed, QueueEmpty, QueueError, QueueFull, QueueLocked, RateLimit, RateLimited, StreamQueue, UnknownFormat, WhenFull,
+    AsyncHybridQueue, CircularBuffer, CorruptedData, Durability, GiB, HybridQueue, ItemRejected, ItemTooLarge, KiB, LeaseExpired, MiB, NotSerializable, OverflowStrategy, Priority, PriorityQueue,
+    Queue, QueueBroken, QueueClosed, QueueEmpty, QueueError, QueueFull, QueueLocked, RateLimit, RateLimited, StreamQueue, UnknownFormat, WhenFull,
 )  # fmt: skip
 
 EVER = 30.0
@@ -96,6 +97,13 @@ SIGNATURES: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [  # class,
     (HybridQueue, "remove_where", {"predicate": ...}, {}),
     (HybridQueue, "close", {"drain": None}, {}),
     (HybridQueue, "destroy", {}, {}),
+    (HybridQueue, "batches", {"n": None, "linger": None}, {}),
+    (AsyncHybridQueue, "enqueue", {"item": ...}, {"priority": Priority.NORMAL, **PUTTING}),
+    (AsyncHybridQueue, "enqueue_batch", {"items": ...}, {"priority": Priority.NORMAL, **PUTTING}),
+    (AsyncHybridQueue, "dequeue", {"timeout": None}, {}),
+    (AsyncHybridQueue, "dequeue_batch", {"max_items": None}, {"timeout": 0}),
+    (AsyncHybridQueue, "lease", {"timeout": None}, {}),
+    (AsyncHybridQueue, "close", {"drain": None}, {}),
     (PriorityQueue, "enqueue", {"item": ..., "priority": Priority.NORMAL}, PUTTING),
     (PriorityQueue, "enqueue_with_priority", {"item": ..., "priority": Priority.NORMAL}, PUTTING),
     (CircularBuffer, "get_last", {"n": ...}, {}),
@@ -198,7 +206,7 @@ def test_exceptions_are_one_family_and_those_of_the_standard_library() -> None:
     assert all(issubclass(one, QueueError) and issubclass(one, Exception) for one in family)
     assert issubclass(QueueEmpty, queue.Empty) and issubclass(QueueFull, queue.Full)
     assert issubclass(ItemTooLarge, ItemRejected) and issubclass(NotSerializable, ItemRejected)
-    for name in ("HybridQueue", "PriorityQueue", "CircularBuffer", "StreamQueue", "Queue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit"):
+    for name in ("HybridQueue", "PriorityQueue", "CircularBuffer", "StreamQueue", "AsyncHybridQueue", "Queue", "Durability", "OverflowStrategy", "WhenFull", "Priority", "RateLimit"):
         assert name in overspill.__all__ and inspect.getdoc(getattr(overspill, name))
 
 
@@ -988,6 +996,66 @@ def test_priority_queue(opened: Callable[..., Any]) -> None:
         assert [item for item in got if item[0] == 128] == [(128, 128), (128, 384), (128, "default")]
         with pytest.raises((ValueError, QueueError)):
             q.enqueue(1, 256)
+
+
+def test_batches_are_lists_up_to_n_or_what_came_in_time(opened: Callable[..., Any]) -> None:
+    q = opened(memory_size=2)
+    q.enqueue_batch(range(7))
+    batches = q.batches(n=3, linger=0.01)
+    assert [next(batches) for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    thread, outcome = in_background(lambda: list(batches))
+    q.enqueue_batch(range(2))
+    q.close(drain=EVER)
+    assert finished(thread, outcome) == [[0, 1]], "it ends when the queue is closed and drained"
+
+
+def test_the_awaiting_face(opened: Callable[..., Any], tmp_path: Path) -> None:
+    async def story() -> None:
+        async with AsyncHybridQueue("awaited", tmp_path, memory_size=2, max_attempts=9) as q:
+            await q.enqueue({"n": 0})
+            await q.enqueue_batch([(1,), None], priority=Priority.HIGH)
+            assert [await q.dequeue(), await q.dequeue(1)] == [(1,), None]
+            with pytest.raises(ZeroDivisionError):
+                async with await q.lease() as delivery:
+                    assert delivery.item == {"n": 0} and delivery.attempts == 1
+                    raise ZeroDivisionError
+            async with await q.lease() as delivery:
+                assert delivery.item == {"n": 0} and delivery.attempts == 2
+            with pytest.raises(QueueEmpty):
+                await q.dequeue(timeout=0.005)
+            assert await q.dequeue_batch() == []
+            for _ in range(20):
+                waiting = asyncio.create_task(q.dequeue())
+                await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+            await q.enqueue("still there")
+            assert await q.dequeue() == "still there"
+            producer = asyncio.create_task(q.enqueue_batch([1, 2, 3]))
+            seen = []
+            async for item in q:
+                seen.append(item)
+                if len(seen) == 3:
+                    break
+            await producer
+            assert seen == [1, 2, 3]
+            await q.enqueue("left")
+        with pytest.raises(QueueClosed):
+            await q.enqueue("late")
+
+    asyncio.run(story())
+    assert list(opened("awaited")) == ["left"]
+
+
+def test_threads_and_tasks_share_one_queue(opened: Callable[..., Any]) -> None:
+    q = opened(memory_size=2)
+
+    async def take() -> list[Any]:
+        return [await q.aio.dequeue(EVER) for _ in range(100)]
+
+    thread, outcome = in_background(lambda: [q.enqueue(n) for n in range(100)])
+    assert asyncio.run(take()) == list(range(100))
+    assert isinstance(finished(thread, outcome), list)
 
 
 def test_circular_buffer(tmp_path: Path) -> None:
