@@ -10,10 +10,11 @@ Contestants take turns in slices of a few milliseconds, so that whatever else th
 """
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import sub
@@ -88,6 +89,27 @@ def time_callers(put: Put, item: Any, callers: int, calls: int) -> int:
     if failures:
         raise failures[0]
     return took
+
+
+def time_tasks(put: Callable[[Any], Awaitable[None]], item: Any, tasks: int, calls: int) -> int:
+    """From the moment all tasks are let go until the last of them is back; one event loop."""
+
+    async def task(go: asyncio.Event) -> None:
+        await go.wait()
+        for _ in repeat(None, calls):
+            await put(item)
+
+    async def all_of_them() -> int:
+        go = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(tasks):
+                group.create_task(task(go))
+            await asyncio.sleep(0)
+            began = perf_counter_ns()
+            go.set()
+        return perf_counter_ns() - began
+
+    return asyncio.run(all_of_them())
 
 
 def stamp_puts(put: Put, item: Any, stamps: array[int]) -> None:

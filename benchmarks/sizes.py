@@ -9,6 +9,7 @@ from dataclasses import dataclass
 PAYLOAD_BYTES = 100
 LARGE_BYTES = 2 << 20
 BATCH = 1000
+RING = 1000
 
 # Every throughput loop puts this many items and takes them again. It is under the default `memory_size` of 1000, so
 # a queue with default options holds all of them in memory.
@@ -32,6 +33,8 @@ class Sizes:
     power_calls: int  # of one caller, in a round
     callers: int
     caller_calls: int  # of each of the many callers, in a round
+    tasks: int
+    task_calls: int  # of each of the many tasks, in a round
     stall_rounds: int
     stall_items: int
     backlog_items: int
@@ -55,6 +58,8 @@ QUICK = Sizes(
     power_calls=50,
     callers=64,
     caller_calls=30,
+    tasks=1000,
+    task_calls=5,
     stall_rounds=2,
     stall_items=1_000_000,
     backlog_items=1_000_000,
@@ -78,6 +83,8 @@ NORMAL = Sizes(
     power_calls=50,
     callers=64,
     caller_calls=50,
+    tasks=1000,
+    task_calls=10,
     stall_rounds=5,
     stall_items=1_000_000,
     backlog_items=10_000_000,

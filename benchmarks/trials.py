@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from statistics import median
 from typing import Any
 
-from overspill import Durability
+from overspill import CircularBuffer, Durability
 
 from . import bare, fresh, ours, peers
 from .measures import (
@@ -31,13 +31,14 @@ from .measures import (
     time_gets,
     time_loop,
     time_puts,
+    time_tasks,
 )
 from .ours import check, open_queue
 from .outcome import Figure, Measured, Outcome, Row, ns
 from .outage import watch
 from .peers import Contestant
 from .scratch import Scratch
-from .sizes import BATCH, LARGE_BYTES, PAYLOAD_BYTES, RESIDENT, Sizes
+from .sizes import BATCH, LARGE_BYTES, PAYLOAD_BYTES, RESIDENT, RING, Sizes
 
 ITEM = b"x" * PAYLOAD_BYTES
 RECORD_BYTES = 176  # format page, table 2: a header of 72 and the payload, rounded up to 8
@@ -135,6 +136,28 @@ def resident(scratch: Scratch, sizes: Sizes) -> Outcome:
         ratio(memory_pair, simple_pair),
         f"enqueue and dequeue together; {cycle}",
         f"{ns(puts['memory'])} + {ns(gets['memory'])} : {ns(puts['simple'])} + {ns(gets['simple'])}",
+    )
+    return outcome
+
+
+def ring(scratch: Scratch, sizes: Sizes) -> Outcome:
+    """The newest thousand in memory: every push gives up the oldest."""
+    floor: deque[bytes] = deque(maxlen=RING)
+    buffer = CircularBuffer(RING)
+    pushes = {"deque": floor.append, "buffer": buffer.push}
+    samples = {name: Sample() for name in pushes}
+    for push in pushes.values():
+        time_puts(push, ITEM, RING)
+    n = RESIDENT * sizes.resident_cycles
+    for turn in range(sizes.resident_rounds):
+        for name in rotated(pushes, turn):
+            samples[name].add(time_puts(pushes[name], ITEM, n), n)
+    check(len(buffer) == RING, "the buffer is not full")
+    buffer.close()
+    outcome = Outcome()
+    outcome.compare(
+        "push", ratio(samples["buffer"], samples["deque"]),
+        f"push(bytes of {PAYLOAD_BYTES}) into a full buffer of {RING:,}, no TTL; {n:,} a turn, {sizes.resident_rounds} turns", f"{ns(samples['buffer'])} : {ns(samples['deque'])}",
     )
     return outcome
 
@@ -370,6 +393,17 @@ def power(scratch: Scratch, sizes: Sizes) -> Outcome:
             f"{1e9 / many.mean_ns:,.0f} : {1e9 / one.mean_ns:,.0f} calls/s",
         )
 
+        alone, together = Sample(), Sample()
+        for _ in range(max(2, rounds // 6)):
+            alone.add(time_puts(queue.enqueue, ITEM, calls), calls)
+            together.add(time_tasks(queue.aio.enqueue, ITEM, sizes.tasks, sizes.task_calls), sizes.tasks * sizes.task_calls)
+        outcome.compare(
+            "power_tasks",
+            ratio(alone, together),
+            f"{sizes.tasks:,} tasks of {sizes.task_calls} awaited calls each on one event loop, in turns with one blocking caller; all calls over the whole time",
+            f"{1e9 / together.mean_ns:,.0f} : {1e9 / alone.mean_ns:,.0f} calls/s",
+        )
+
         batch, bytes_of_batch = [ITEM] * BATCH, b"x" * RECORD_BYTES * BATCH
         ours_batch, bare_batch = Sample(), Sample()
         for _ in range(rounds):
@@ -587,6 +621,7 @@ Trial = Callable[[Scratch, Sizes], Outcome]
 TRIALS: dict[str, Trial] = {
     "throughput": throughput,
     "resident": resident,
+    "ring": ring,
     "spilled": spilled,
     "batches": batches,
     "large": large,
