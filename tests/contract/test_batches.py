@@ -12,6 +12,7 @@ import pytest
 from conftest import Place, drained, items_upto, until
 
 from overspill import Durability, HybridQueue, InvalidOption, QueueClosed
+from overspill._runtime.clock import ManualClock
 from overspill._runtime.commit import Follower
 
 
@@ -114,6 +115,25 @@ def test_a_batch_that_is_interrupted_puts_everything_back_in_its_old_place(place
     assert list(q) == line
     assert q.stats().in_flight == 0 and len(q._takers) == 0
     assert drained(q) == line
+
+
+def test_a_batch_under_power_that_is_interrupted_before_its_sync_is_back_in_line(quick_path: Any) -> None:
+    clock = ManualClock()
+    with HybridQueue("q", quick_path, durability=Durability.POWER, _clock=clock, _background=False) as q:
+        line = items_upto(3)
+        q.enqueue_batch(line)
+        steps = q._collecting(10, 5.0)
+        next(steps)
+        clock.advance(5)
+        waiter, _ = next(steps)
+        assert isinstance(waiter, Follower), "the batch is settled and waits for its sync"
+        with pytest.raises(KeyboardInterrupt):
+            waiter, _ = steps.throw(KeyboardInterrupt())
+            while True:
+                waiter.wait()
+                waiter, _ = next(steps)
+        assert list(q) == line and q.stats().in_flight == 0
+        assert drained(q) == line
 
 
 def test_leaving_the_loop_loses_nothing_that_was_not_handed_out(place: Place) -> None:

@@ -236,30 +236,29 @@ class Taking(Apart):
                     break
                 if deadline is None:
                     deadline = self._clock.monotonic() + linger_s
-            del items[self._settle_collected(tokens) :]
+            return (yield from self._handing_out(self._settled_of_batch(tokens, items)))
         finally:
             self._give_back_collected(tokens)
             self._wake_if_closing()
             self._tell()
-        if self._is_power():
-            yield from self._covering()
-        return items
 
-    def _settle_collected(self, tokens: list[int]) -> int:
-        """A batch is about to be handed out; returns how much of it is: all but where the disk fails on the way, which the next batch meets again."""
+    def _settled_of_batch(self, tokens: list[int], items: list[Any]) -> list[tuple[Claim, Any]]:
+        """A batch is about to be handed out: what of it is settled, for now. That is all but where the disk fails on the way, which the next batch meets again."""
+        taken: list[tuple[Claim, Any]] = []
         with self._head:
             if self._log is not None:
                 self._refuse(taking=True)  # closed: its folder has the items
-            for done, token in enumerate(tokens):
+            for token, item in zip(tokens, items, strict=True):
                 claim = self._leases.end(token)
                 try:
-                    self._settle(claim, True)
+                    self._settle_for_now(claim)
                 except BaseException:
                     self._return(claim)
-                    if not done:
+                    if not taken:
                         raise
-                    return done
-        return len(tokens)
+                    break
+                taken.append((claim, item))
+        return taken
 
     def _give_back_collected(self, tokens: list[int]) -> None:
         """Whatever of these is still leased goes back to its place."""
