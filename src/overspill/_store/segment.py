@@ -189,6 +189,7 @@ class Segment:
             segment.map.take_over(old.map)
             old._fd = None
             old._retired = True
+            old._lists.clear()
         segment.name = layout.segment_name(number)
         old.disk.rename(old.name, segment.name)
         return segment
@@ -489,6 +490,7 @@ class Segment:
         with self._shape:  # whoever reads the mapped records just now does so without the interpreter lock
             self._retired = True
             self.map.retire()
+            self._lists.clear()  # it refers to its map and its map to it: the collector may come for both much later
         self.let_go_of_fd()
 
     def close(self) -> None:
