@@ -978,6 +978,7 @@ def damaged_segment(spec: list[tuple[int, int, int]], damages: Damages) -> bytes
 
 
 @settings(max_examples=500, deadline=None)
+@example([(33, 3, 0), (57, 0, 0), (1, 0, 0), (0, 0, 0), (0, 1, 4)], [(320, 80, False)], False)  # what is left of a batch does not belong to the one that breaks off
 @example([(0, 0, 0), (25, 0, 0), (73, 1, 0), (1, 0, 0), (0, 0, 0), (0, 0, 4)], [(400, 1, False), (401, 8, False)], False)
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.sampled_from([0, 0, 0, 1, 3]), st.integers(-6, 12)), max_size=12),

@@ -260,7 +260,10 @@ def _open_batch(data: Any, salt: int, start: int, reading: Reading) -> int:
     here = last["batch_left"]
     if not here or records[first] + layout.record_size(last["length"]) != reading.end:
         return 0  # complete; or what completed it was synced, and is damaged
-    while first > 0 and fields(first - 1)["batch_left"] == here + 1:
+    while first > 0:
+        before = fields(first - 1)
+        if before["batch_left"] != here + 1 or records[first - 1] + layout.record_size(before["length"]) != records[first]:
+            break  # another batch, which may have lost its end to damage: it was complete once
         first, here = first - 1, here + 1
     return records[first]
 
