@@ -73,7 +73,9 @@ def watch(folder: Path) -> Timeline:
     threads = [threading.Thread(target=produce), threading.Thread(target=consume)]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
+    going_on = True
+    while going_on:
+        going_on = any(thread.is_alive() for thread in threads)  # asked first, so that the last look is behind the last item
         seen.at_s.append(time.perf_counter() - began)
         seen.in_memory.append(queue.memory_size)
         seen.on_disk.append(queue.disk_size)

@@ -26,7 +26,7 @@ from overspill._runtime.pump import the_pump
 from overspill._runtime.streaming import Streaming
 from overspill._runtime.waiters import Waiter
 
-SCRIPTS = {"PYTHONPATH": str(Path(overspill.__file__).parents[1]), "PATH": os.environ["PATH"]}
+SCRIPTS = {**os.environ, "PYTHONPATH": str(Path(overspill.__file__).parents[1])}  # with what a sanitizer must be loaded by
 
 
 @pytest.fixture
