@@ -213,7 +213,12 @@ def test_interrupted_when_the_disk_limit_is_reached_it_keeps_what_it_has_in_hand
     carrying.stdin.close()
     producer.join()
     assert sum(file.stat().st_size for file in (tmp_path / "q").iterdir()) <= MiB
-    rest = numbers(carried(tmp_path / "q", b"", max_disk="1MiB"))
+    carried_on = carried(tmp_path / "q", b"", max_disk="1MiB")
+    *whole, last = carried_on.split(b"\n")[:-1]
+    if len(last) < 99:  # the interruption came in the middle of a line: what had been read of it is kept as well
+        assert line(len(found) + len(whole)).startswith(last)
+        carried_on = b"".join(each + b"\n" for each in whole)
+    rest = numbers(carried_on)
     assert found + rest == list(range(len(found) + len(rest))) and len(rest) > 3000
 
 
