@@ -75,6 +75,7 @@ def run_console(block: Block, where: str) -> None:
         if _ONLY_NAMED.match(command) or "overspill demo" in command:
             continue
         done = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        assert "Traceback" not in done.stdout, f"{where}: $ {command}\n{done.stdout}"
         if shown:
             assert matches(done.stdout, shown), f"{where}: $ {command}\n{done.stdout}"
         else:
