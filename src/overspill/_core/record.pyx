@@ -4,7 +4,8 @@
 header that holds it has checked, and every access lies inside the buffer.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from cpython.array cimport array, clone
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 cdef extern from "Python.h":
@@ -12,7 +13,6 @@ cdef extern from "Python.h":
     int PyBUF_WRITE
 
 import sys
-from array import array
 
 cdef enum:
     CACHED_STRETCH = 262144
@@ -233,84 +233,125 @@ cdef uint64_t _synced_behind(const uint8_t *p, uint64_t at, uint64_t size, uint3
 cdef struct Place:
     int64_t place
     uint32_t offset8
-    uint32_t line
 
 
-cdef int _by_lane_and_place(const void *a, const void *b) noexcept nogil:
+cdef int _by_place(const void *a, const void *b) noexcept nogil:
     cdef const Place *x = <const Place *>a
     cdef const Place *y = <const Place *>b
-    if x.line != y.line:
-        return -1 if x.line < y.line else 1
     if x.place != y.place:
         return -1 if x.place < y.place else 1
     return -1 if x.offset8 < y.offset8 else 1   # two items may be due at the same time
 
 
+cdef struct LineSum:
+    uint32_t count
+    uint32_t without_expiry
+    bint disordered           # the records do not lie in the order of their places
+    int64_t first_place
+    int64_t last_place
+    uint64_t payload_bytes
+    int64_t greatest_expiry
+    uint64_t least_sequence
+    uint64_t greatest_sequence
+    unsigned int *at          # where the next offset goes
+
+
+cdef inline void _add_to_line(LineSum *line, const RecordHeader *h, int64_t place) noexcept nogil:
+    if line.count == 0:
+        line.first_place, line.least_sequence = place, h.sequence
+    elif place < line.last_place:
+        line.disordered = True
+    line.count += 1
+    line.last_place = place
+    line.payload_bytes += h.raw_length
+    line.least_sequence = min(line.least_sequence, h.sequence)
+    line.greatest_sequence = max(line.greatest_sequence, h.sequence)
+    if h.expiry_ns == 0:
+        line.without_expiry += 1
+    elif h.expiry_ns > line.greatest_expiry:
+        line.greatest_expiry = h.expiry_ns
+
+
+cdef inline void _read_place(const uint8_t *p, uint64_t offset, uint64_t end, RecordHeader *h, int64_t *place) noexcept nogil:
+    memcpy(h, p + offset, RECORD_HEADER_SIZE)
+    if offset + RECORD_HEADER_SIZE + 8 > end:
+        h.extension = 0   # cut off, so that its place could not be read
+    place[0] = place_in_line(h, p + offset + RECORD_HEADER_SIZE)
+
+
+cdef int _sort_line(const uint8_t *p, uint64_t end, unsigned int *offsets8, LineSum *line) except -1:
+    """Put the offsets of a line into the order of its places."""
+    cdef Py_ssize_t i, n = line.count
+    cdef RecordHeader h
+    cdef Place *places = <Place *>malloc(n * sizeof(Place))
+    if places == NULL:
+        raise MemoryError
+    with nogil:
+        for i in range(n):
+            places[i].offset8 = offsets8[i]
+            _read_place(p, <uint64_t>offsets8[i] * 8, end, &h, &places[i].place)
+        qsort(places, n, sizeof(Place), _by_place)
+        for i in range(n):
+            offsets8[i] = places[i].offset8
+    line.first_place, line.last_place = places[0].place, places[n - 1].place
+    free(places)
+    return 0
+
+
 def build_index(const uint8_t[::1] data not None, uint64_t base, records not None):
     """Order the given records of a segment by line and place.
 
-    `records` is an array 'Q' of file offsets whose headers have been checked; `data` holds the file from offset `base`. Returns a list of
+    `records` is an array 'Q' of file offsets whose headers have been checked, in ascending order; `data` holds the file from offset `base`. Returns a list of
     (line, offsets in units of 8 as an array 'I', first place, last place, payload bytes, greatest expiry, count without expiry, least sequence, greatest sequence), lowest
     line first.
+
+    Takes the four bytes of memory a record that it returns, and no more where the records lie in their order, as they do but for what was put in front, given back or delayed.
     """
     cdef const uint64_t[::1] offsets = records
-    cdef Py_ssize_t i, j, k, n = offsets.shape[0]
-    cdef Place *places
+    cdef Py_ssize_t i, n = offsets.shape[0]
+    cdef LineSum *sums
+    cdef LineSum *line
     cdef RecordHeader h
+    cdef int64_t place
     cdef const uint8_t *p
-    cdef uint64_t payload_bytes, least_sequence, greatest_sequence, end = base + <uint64_t>data.shape[0]
-    cdef int64_t greatest_expiry
-    cdef uint32_t without_expiry
-    cdef unsigned int[::1] view
+    cdef uint64_t end = base + <uint64_t>data.shape[0]
+    cdef array entries
+    cdef int number
     if n == 0:
         return []
+    for i in range(n):
+        if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > end:
+            raise ValueError("an offset lies outside the data")
     p = &data[0] - base
-    places = <Place *>malloc(n * sizeof(Place))
-    if places == NULL:
+    sums = <LineSum *>calloc(LINES, sizeof(LineSum))
+    if sums == NULL:
         raise MemoryError
     lanes = []
     try:
-        for i in range(n):
-            if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > end:
-                raise ValueError("an offset lies outside the data")
         with nogil:
             for i in range(n):
-                memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
-                if offsets[i] + RECORD_HEADER_SIZE + 8 > end:
-                    h.extension = 0   # cut off, so that its place could not be read
-                places[i].place = place_in_line(&h, p + offsets[i] + RECORD_HEADER_SIZE)
-                places[i].offset8 = <uint32_t>(offsets[i] >> 3)
-                places[i].line = line_of(&h)
-            for i in range(1, n):
-                if _by_lane_and_place(&places[i - 1], &places[i]) > 0:
-                    qsort(places, n, sizeof(Place), _by_lane_and_place)
-                    break
-        i = 0
-        while i < n:
-            k = i
-            payload_bytes, greatest_expiry, without_expiry, least_sequence, greatest_sequence = 0, 0, 0, <uint64_t>-1, 0
-            with nogil:
-                while k < n and places[k].line == places[i].line:
-                    memcpy(&h, p + <uint64_t>places[k].offset8 * 8, RECORD_HEADER_SIZE)
-                    payload_bytes += h.raw_length
-                    least_sequence = min(least_sequence, h.sequence)
-                    greatest_sequence = max(greatest_sequence, h.sequence)
-                    if h.expiry_ns == 0:
-                        without_expiry += 1
-                    elif h.expiry_ns > greatest_expiry:
-                        greatest_expiry = h.expiry_ns
-                    k += 1
-            entries = array("I", bytes(4 * (k - i)))
-            view = entries
-            with nogil:
-                for j in range(i, k):
-                    view[j - i] = places[j].offset8
+                _read_place(p, offsets[i], end, &h, &place)
+                _add_to_line(&sums[line_of(&h)], &h, place)
+        found = {}
+        for number in range(LINES):
+            if sums[number].count:
+                entries = found[number] = clone(array("I"), sums[number].count, zero=False)
+                sums[number].at = entries.data.as_uints
+        with nogil:
+            for i in range(n):
+                _read_place(p, offsets[i], end, &h, &place)
+                line = &sums[line_of(&h)]
+                line.at[0] = <uint32_t>(offsets[i] >> 3)
+                line.at += 1
+        for number, entries in found.items():
+            line = &sums[number]
+            if line.disordered:
+                _sort_line(p, end, entries.data.as_uints, line)
             lanes.append((
-                places[i].line, entries, places[i].place, places[k - 1].place, payload_bytes, greatest_expiry, without_expiry, least_sequence, greatest_sequence,
+                number, entries, line.first_place, line.last_place, line.payload_bytes, line.greatest_expiry, line.without_expiry, line.least_sequence, line.greatest_sequence,
             ))
-            i = k
     finally:
-        free(places)
+        free(sums)
     return lanes
 
 
@@ -403,8 +444,8 @@ def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not Non
     cdef RecordHeader h
     cdef const uint8_t *p
     cdef uint32_t counts[256]
-    cdef uint32_t *at[256]
-    cdef unsigned int[::1] view
+    cdef unsigned int *at[256]
+    cdef array found
     cdef int priority
     if n == 0:
         return []
@@ -421,10 +462,9 @@ def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not Non
     lanes = []
     for priority in range(256):
         if counts[priority]:
-            found = array("I", bytes(4 * <Py_ssize_t>counts[priority]))
+            found = clone(array("I"), counts[priority], zero=False)
             lanes.append((priority, found))
-            view = found
-            at[priority] = <uint32_t *>&view[0]
+            at[priority] = found.data.as_uints
     with nogil:
         for i in range(n):
             memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)

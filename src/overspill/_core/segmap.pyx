@@ -15,6 +15,7 @@ from libc.errno cimport EINTR, EINVAL, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
+from cpython.array cimport array, clone, resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
@@ -22,8 +23,6 @@ from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyT
 from .record cimport (
     LINES, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, record_size, header_checks, seal_header, store_header,
 )
-
-from array import array
 
 from .record import build_index, split_lanes
 
@@ -487,33 +486,27 @@ cdef class SegmentMap:
 
     def walk(self, uint64_t start, uint64_t end):
         """Offsets (array 'Q') of the records of the mapped tail between two record boundaries. Does not hold the GIL while it reads."""
-        cdef uint64_t at = start, n = 0, room
-        cdef uint64_t *found
+        cdef uint64_t at = start, n = 0, most
+        cdef array found
         cdef RecordHeader h
         cdef bint lost = False
         if self.body == NULL or start < self.records_start or end > self.tail:
             raise ValueError("not a stretch of the mapped tail")
-        room = (end - start) // RECORD_HEADER_SIZE + 1
-        offsets = array("Q")
-        found = <uint64_t *>malloc(room * 8)
-        if found == NULL:
-            raise MemoryError
-        try:
-            with nogil:
-                while at < end:
-                    memcpy(&h, self.body + at, RECORD_HEADER_SIZE)
-                    if not header_checks(&h, self.salt, at):
-                        lost = True
-                        break
-                    found[n] = at
-                    n += 1
-                    at += record_size(h.length)
-            if lost:
-                raise AssertionError(f"I4: the record at {at} of the open segment does not check")
-            offsets.frombytes(PyBytes_FromStringAndSize(<char *>found, n * 8))
-        finally:
-            free(found)
-        return offsets
+        most = min((end - start) // RECORD_HEADER_SIZE, self.count)
+        found = clone(array("Q"), most, zero=False)
+        with nogil:
+            while at < end:
+                memcpy(&h, self.body + at, RECORD_HEADER_SIZE)
+                if n == most or not header_checks(&h, self.salt, at):
+                    lost = True
+                    break
+                found.data.as_ulonglongs[n] = at
+                n += 1
+                at += record_size(h.length)
+        if lost:
+            raise AssertionError(f"I4: the record at {at} of the open segment does not check")
+        resize(found, n)
+        return found
 
     def lanes(self, records not None):
         """`record.split_lanes` over the mapped tail."""
