@@ -13,16 +13,15 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from faults import stepping
 
-from overspill import Durability, QueueFull
 from overspill._runtime import keeping
 
-from .ledger import Ledger, key_of
-from .worker import Worker, random_work
+from .ledger import Ledger, look
+from .worker import Watched, WatchedPriority, Worker, random_work
 
 
 def die() -> None:
@@ -30,62 +29,46 @@ def die() -> None:
     signal.pause()
 
 
+TOLD = (
+    "begin_put", "acked_put", "refused_put", "begin_take", "took", "refused_take", "begin_removal", "acked_removal", "begin_lease", "leased", "back", "begin_moves", "moved", "acked_moves",
+    "time", "wrote", "synced", "closed",
+)  # fmt: skip
+"""What is entered in the book, and so in the parent's."""
+
+
 class Telling(Ledger):
-    """Tells its parent everything, before and after."""
+    """Tells its parent everything: what is begun before it is, and what was acknowledged after."""
 
     fd = -1
+    _within = False
 
     def tell(self, *event: Any) -> None:
         os.write(self.fd, json.dumps(event).encode() + b"\n")
 
-    def begin_put(self, sizes: Sequence[int], priority: int = 128, front: bool = False) -> list[bytes]:
-        self.tell("begin_put", list(sizes), priority, front)
-        return super().begin_put(sizes, priority, front)
 
-    def acked_put(self) -> None:
-        super().acked_put()
-        self.tell("acked_put")
+def _telling(name: str) -> Any:
+    entered = getattr(Ledger, name)
 
-    def refused_put(self) -> None:
-        super().refused_put()
-        self.tell("refused_put")
+    def enter(self: Telling, *args: Any, **named: Any) -> Any:
+        if self._within:
+            return entered(self, *args, **named)
+        given = [list(arg) if isinstance(arg, Iterable) and not isinstance(arg, str) else arg for arg in args]
+        self._within = True
+        try:
+            if name.startswith("begin"):
+                self.tell(name, given, named)
+            result = entered(self, *given, **named)
+            if not name.startswith("begin"):
+                self.tell(name, given, named)
+        finally:
+            self._within = False
+        return result
 
-    def begin_take(self, n: int = 1) -> None:
-        self.tell("begin_take", n)
-        super().begin_take(n)
+    return enter
 
-    def took(self, keys: list[int]) -> None:
-        super().took(keys)
-        self.tell("took", keys)
 
-    def refused_take(self) -> None:
-        super().refused_take()
-        self.tell("refused_take")
-
-    def begin_lease(self) -> None:
-        self.tell("begin_lease")
-        super().begin_lease()
-
-    def leased(self, key: int, attempts: int) -> int:
-        super().leased(key, attempts)
-        self.tell("leased", key, attempts)
-        return key
-
-    def begin_ack(self, key: int) -> None:
-        self.tell("begin_ack", key)
-        super().begin_ack(key)
-
-    def acked_ack(self) -> None:
-        super().acked_ack()
-        self.tell("acked_ack")
-
-    def acked_nack(self, key: int) -> None:
-        super().acked_nack(key)
-        self.tell("acked_nack", key)
-
-    def closed(self) -> None:
-        super().closed()
-        self.tell("closed")
+for _name in TOLD:
+    setattr(Telling, _name, _telling(_name))
 
 
 class _Complaints(logging.Handler):
@@ -100,24 +83,8 @@ class _Complaints(logging.Handler):
         os.write(self._fd, json.dumps(("error", f"{record.getMessage()}\n{text}"[-3000:])).encode() + b"\n")
 
 
-def memory_work(worker: Worker, ledger: Telling, rng: random.Random, steps: int) -> None:
-    """One line, first in first out: what is on disk only is its front, and that is what must survive."""
-    for _ in range(steps):
-        try:
-            move = rng.choice(("put", "put", "put", "put", "get", "get", "flush"))
-            if move == "put":
-                worker.put(rng.choice((10, 100, 2000)))
-            elif move == "flush" and rng.random() < 0.8:
-                worker.q.flush_oldest(rng.randrange(1, 4))
-            else:
-                getattr(worker, move)()
-        except QueueFull:
-            pass
-        ledger.tell("spilled", worker.q.disk_size)
-
-
 def live(order: dict[str, Any], fd: int) -> None:
-    ledger = Telling(power=order["durability"] == "POWER")
+    ledger = Telling(power=order["durability"] == "POWER", memory=order["durability"] == "MEMORY")
     ledger.fd, ledger.next_key = fd, order["next_key"]
     rng = random.Random(order["seed"])
     logging.getLogger("overspill").addHandler(_Complaints(fd))
@@ -138,32 +105,20 @@ def live(order: dict[str, Any], fd: int) -> None:
         if count["steps"] == at_step:
             die()
 
-    options: dict[str, Any] = {"durability": Durability[order["durability"]], "_plain": order["plain"], **order.get("options", {})}
+    options: dict[str, Any] = {"_plain": order["plain"], **order.get("options", {})}
     if at_step:
         options["_disk_class"] = stepping(step)
-    worker = Worker(order["path"], ledger, told=told, background=order["background"], **options)
+    ledger.now_ns = order["now_ns"]
+    face = WatchedPriority if order["levels"] else Watched
+    worker = Worker(order["path"], ledger, told=told, background=order["background"], face=face, **options)
     q = worker.open()
-    items = list(q)
-    keys = [key_of(item) for item in items]
-    assert q.stats().balance == 0 and len(q) == len(keys), (q.stats(), keys)
+    found = look(q)
     report = q.recovery
-    ledger.tell("found", keys, [len(item) for item in items], report.quarantined + report.quarantined_files, str(report), list(report.notes))
-    # The child keeps a book of its own to know the line; what came back comes back as one that was put by somebody else.
-    from .ledger import SOLID, Entry
-
-    for key, item, (priority, front) in zip(keys, items, order_of(q, keys, order), strict=True):
-        ledger.entries[key] = Entry(key, len(item), priority, front, key, put=SOLID)
-        ledger.entries[key].leases = 1 << 20
-    ledger.line = [ledger.entries[key] for key in keys]
-    if order["durability"] == "MEMORY":
-        memory_work(worker, ledger, rng, order["steps"])
-    else:
-        random_work(worker, rng, order["steps"])
+    ledger.tell("found", found, report.quarantined + report.quarantined_files, str(report), list(report.notes))
+    # The child keeps a book of its own to know the line; what it found comes back as what somebody else put.
+    ledger.adopt(found)
+    random_work(worker, rng, order["steps"], reopen=not ledger.memory)
     die()
-
-
-def order_of(q: Any, keys: list[int], order: dict[str, Any]) -> list[tuple[int, bool]]:
-    return [tuple(order["known"][str(key)]) if str(key) in order["known"] else (128, False) for key in keys]  # type: ignore[misc]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from faults import CHANGING_VERBS, SHORT, FaultyDisk, faulty, recording, steppin
 
 from overspill import Durability, HybridQueue, KiB, MiB, QueueBroken, QueueClosed, QueueEmpty, QueueError, QueueFull
 
-from .ledger import Ledger
+from .ledger import Ledger, look
 from .test_power_cut import cut_and_judge
 from .worker import Worker, random_work
 
@@ -330,7 +330,7 @@ def test_every_call_fails_once(fast_path: Path, verb: str, plain: bool) -> None:
                 pass
         disk.heal()
         with HybridQueue("q", path, max_disk_size=256 * KiB, _background=False, _plain=plain) as q:
-            ledger.judge(list(q), kill=True)
+            ledger.judge(look(q), kill=True)
             assert q.stats().balance == 0
 
 

@@ -26,9 +26,10 @@ import pytest
 from faults import State, taken_from
 
 from overspill import Durability, HybridQueue, KiB, QueueFull
+from overspill._runtime.clock import ManualClock
 
 from .evidence import keep
-from .ledger import Broken, Ledger, key_of
+from .ledger import DEAD, Broken, Ledger, Seen, key_of, look
 
 TESTS = Path(__file__).resolve().parent.parent
 HANGS_AFTER_S = 60.0
@@ -105,68 +106,33 @@ def zygote() -> Iterator[Zygote]:
     made.close()
 
 
-class MemoryBook(Ledger):
-    """Under MEMORY what had spilled survives, the rest may not."""
-
-    disk_size = 0
-    """Of the line, from its front, when it was last told."""
-
-    def judge(self, items: Any, *, kill: bool) -> list[int]:
-        keys = [key_of(item) for item in items]
-        wrong = []
-        if keys != sorted(set(keys)):
-            wrong.append(f"out of order or twice: {keys}")
-        if strangers := [key for key in keys if key not in self.entries]:
-            wrong.append(f"never put: {strangers}")
-        elif back := [key for key in keys if self.entries[key].removed >= 2]:
-            wrong.append(f"removed and back: {back}")
-        must = [entry.key for entry in self.line[: self.disk_size] if not entry.removed]
-        if lost := set(must) - set(keys):
-            wrong.append(f"had spilled and is lost: {sorted(lost)}")
-        if wrong:
-            raise Broken("; ".join(wrong))
-        return keys
-
-
 def replay(ledger: Ledger, events: list[list[Any]]) -> None:
     """Enter in the parent's book what the child said."""
     for name, *args in events:
         if name == "error":
             raise Broken(f"the child failed:\n{args[0]}")
         if name == "found":
-            keys, sizes, set_aside, report, notes = args
-            ledger.judge([_Known(key, size) for key, size in zip(keys, sizes, strict=True)], kill=True)
+            told, set_aside, report, notes = args
+            found = [Seen(key, size, where, attempts, tuple(rank), due_ns, reason) for key, size, where, attempts, rank, due_ns, reason in told]
+            cut = ledger.judge(found, kill=True)
             if set_aside:
                 raise Broken(f"a kill is not damage: {report}: {notes}")
-            ledger.settle_on(keys, kill=True)
-            if isinstance(ledger, MemoryBook):
-                ledger.disk_size = len(keys)
-        elif name == "spilled":
-            assert isinstance(ledger, MemoryBook)
-            ledger.disk_size = args[0]
+            ledger.settle_on(found, cut)
         else:
-            if isinstance(ledger, MemoryBook) and name == "took":
-                # What was taken was the first of the line, spilled before the rest of it.
-                ledger.disk_size = max(0, ledger.disk_size - len(args[0]))
-            getattr(ledger, name)(*args)
-
-
-class _Known(bytes):
-    """The child has looked at the payload already; this is the whole item again, for the judge."""
-
-    def __new__(cls, key: int, size: int) -> Any:
-        from .ledger import payload
-
-        return payload(key, size)
+            given, named = args
+            getattr(ledger, name)(*given, **named)
 
 
 def one_case(zygote: Zygote, path: Path, rng: random.Random, *, durability: str, plain: bool, lives: int = 3) -> list[str]:
     path.mkdir(mode=0o700)
-    ledger: Ledger = MemoryBook(power=False) if durability == "MEMORY" else Ledger(power=durability == "POWER")
+    ledger = Ledger(power=durability == "POWER", memory=durability == "MEMORY")
+    ledger.now_ns = ManualClock().wall_ns
     background = rng.random() < 0.5
-    options: dict[str, Any] = {"max_disk_size": rng.choice((256 * KiB, 256 * KiB, 512 * KiB)), "memory_size": rng.choice((1, 5, 50))}
+    options: dict[str, Any] = {"max_disk_size": rng.choice((256 * KiB, 256 * KiB, 512 * KiB)), "memory_size": rng.choice((1, 5, 50)), "max_attempts": rng.choice((None, 1, 2, 4))}
     if background:
         options["sync_interval"] = rng.choice((0.002, 0.05))
+    else:
+        options["lease_timeout"] = rng.choice((5, 1e6))
     told = [f"{durability} plain={plain} background={background} {options}"]
     heard: list[str] = []
     folders: dict[str, State] = {}
@@ -194,7 +160,7 @@ def one_life(
 ) -> None:
     order: dict[str, Any] = {
         "path": str(path), "seed": rng.randrange(1 << 32), "durability": durability, "plain": plain, "background": background, "options": options, "steps": 400,
-        "restless": rng.random() < 0.5, "next_key": ledger.next_key, "known": {str(entry.key): (entry.priority, entry.front) for entry in ledger.entries.values()},
+        "restless": rng.random() < 0.5, "levels": rng.random() < 0.3, "next_key": ledger.next_key, "now_ns": ledger.now_ns,
     }
     kill_after_s = None
     chance = rng.random()
@@ -210,15 +176,21 @@ def one_life(
     heard.append(f"life {life}: {json.dumps(order)}")
     heard.extend(map(str, events))
     replay(ledger, events)
+    # The next life begins later, or so soon that what was delayed still is.
+    ledger.time(ledger.now_ns + rng.choice((10**9, 10**9, 20 * 10**9, 3600 * 10**9)))
 
 
 def last_look(ledger: Ledger, path: Path, *, plain: bool, options: dict[str, Any]) -> None:
-    given = {**options, "sync_interval": None, "_plain": plain, "_background": False, "durability": Durability.PROCESS}
+    clock = ManualClock(ledger.now_ns)
+    given = {**options, "sync_interval": None, "max_attempts": None, "_plain": plain, "_background": False, "_clock": clock, "durability": Durability.PROCESS}
     with HybridQueue("q", path, **given) as q:
-        keys = ledger.judge(items := list(q), kill=True)
-        assert q.stats().balance == 0 and len(q) == len(keys)
+        found = look(q)
+        ledger.judge(found, kill=True)
         assert q.recovery is not None and not q.recovery.quarantined and not q.recovery.quarantined_files, q.recovery.notes
-        half = q.dequeue_batch(max(1, len(keys) // 2))
+        clock.advance(10_000)
+        items = list(q)
+        assert [key_of(item) for item in items] == [each.key for each in sorted(found, key=lambda each: each.rank) if each.where != DEAD], "what was delayed is in line, at its place"
+        half = q.dequeue_batch(max(1, len(items) // 2))
         q.compact()
         with suppress(QueueFull):
             q.enqueue(b"again", priority=0)
@@ -226,6 +198,10 @@ def last_look(ledger: Ledger, path: Path, *, plain: bool, options: dict[str, Any
     with HybridQueue("q", path, **given) as q:
         assert q.recovery is not None and q.recovery.clean, q.recovery.notes
         assert [*half, *(q.try_dequeue() for _ in range(len(q)))] == items
+        dead = [each.key for each in found if each.where == DEAD]
+        assert [key_of(letter.item) for letter in q.dead_letters] == dead
+        assert q.dead_letters.replay() == len(dead)
+        assert sorted(key_of(q.try_dequeue()) for _ in range(len(q))) == sorted(dead)
         assert len(q) == 0 and q.stats().balance == 0
 
 

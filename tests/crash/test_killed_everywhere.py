@@ -28,7 +28,7 @@ from .test_power_cut import verify
 from .worker import Worker
 
 PAGE = 4096
-OPTIONS: dict[str, Any] = {"max_disk_size": 256 * KiB, "memory_size": 3}
+OPTIONS: dict[str, Any] = {"max_disk_size": 256 * KiB, "memory_size": 3, "max_attempts": 3}
 
 MODES = pytest.mark.parametrize("durability", [Durability.PROCESS, Durability.POWER], ids=["PROCESS", "POWER"])
 WRITERS = pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"])
@@ -57,8 +57,20 @@ def story(w: Worker) -> None:
     w.lease()
     w.work()
     w.put(35_000)
+    w.put(200, delay=5)
+    w.lease()
+    w.nack(delay=3)
+    w.lease()
+    w.reject()
+    w.work(4)
     w.reopen()
+    w.work(4)
+    w.replay()
     w.get_batch(3)
+    w.lease()
+    w.nack()
+    w.lease()
+    w.nack()
     for _ in range(3):
         w.lease()
     w.ack()
@@ -98,7 +110,7 @@ class Judge:
         self._places = itertools.count()
 
     def is_new(self, state: State) -> bool:
-        digest = hashlib.blake2b(repr([vars(entry) for entry in self.ledger.entries.values()]).encode(), digest_size=16)
+        digest = hashlib.blake2b(self.ledger.says().encode(), digest_size=16)
         for name in sorted(state):
             digest.update(name.encode() + b"\0" + (state[name] or b"") + b"\0")
         new = digest.digest() not in self._seen
@@ -188,15 +200,10 @@ def judge_everywhere(base: Path, durability: Durability, *, plain: bool, nested:
 
     def flying(before: State, state: State) -> None:
         # In the middle of the put it was not acknowledged yet.
-        newest = max(entry.batch for entry in ledger.entries.values())
-        unsure = [entry for entry in ledger.entries.values() if entry.batch == newest]
-        put = [entry.put for entry in unsure]
-        for entry in unsure:
-            entry.put = 1
+        judge.ledger = ledger.newest_unsure()
         for text, torn in torn_puts(before, state):
             judge.killed(f"in a put: {text}", torn)
-        for entry, was in zip(unsure, put, strict=True):
-            entry.put = was
+        judge.ledger = ledger
 
     worker = Worker(path, ledger, told=told, _plain=plain, _disk_class=cut_at_pages(step), durability=durability, **OPTIONS)
     story(worker)

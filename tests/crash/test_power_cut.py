@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,11 @@ import pytest
 from faults import MODELS, Moment, State, lay_out, recording, taken_from
 
 from overspill import Durability, HybridQueue, KiB, MiB, QueueFull
+from overspill._runtime.clock import ManualClock
 from overspill._store.files import Disk
 
 from .evidence import keep
-from .ledger import Broken, Ledger, key_of
+from .ledger import DEAD, Broken, Ledger, Seen, key_of, look, payload
 from .worker import Worker, random_work
 
 # --- the scenarios
@@ -193,9 +195,175 @@ def compacts_beside(w: Worker) -> None:
     w.put()
 
 
+def delays(w: Worker) -> None:
+    """Put off when they are put, and when they failed; some are due while others are put off again."""
+    w.open()
+    w.put(300)
+    w.put(200, 200, delay=30)
+    w.batch([100, 2000, 100], delay=5)
+    w.put(400)
+    w.lease()
+    w.nack(delay=10)
+    w.sync()
+    w.work(6)
+    w.lease()
+    w.lease()
+    w.nack(delay=3)
+    w.ack()
+    w.put(5000, delay=1)
+    w.remove()
+    w.work(20)
+    w.get_batch(2)
+    w.reopen()
+    w.lease()
+    w.nack(delay=100)
+    w.work(100)
+    w.get_batch(3)
+
+
+def gives_up(w: Worker) -> None:
+    """Three attempts: each fails, some put off the next; then the letters are put back, taken, or fail again."""
+    w.open()
+    for i in range(6):
+        w.put(500 + i)
+    for i in range(9):
+        w.lease()
+        if i % 3 == 2:
+            w.extend()
+        w.nack(delay=4 if i % 4 == 1 else 0)
+        if i == 4:
+            w.sync()
+    w.work(5)
+    for _ in range(9):
+        w.lease()
+        w.nack()
+    w.replay(2)
+    w.front(50)
+    w.lease()
+    w.reject()
+    w.lease()
+    w.ack()
+    w.take_dead()
+    w.sync()
+    w.lease()
+    w.reopen()
+    for _ in range(4):
+        w.lease()
+        w.nack()
+    w.replay()
+    w.get()
+
+
+def attempts_end(w: Worker) -> None:
+    """Leases run out, or their process ends, in the last attempt as in the first; a handler that asks for more time keeps its own."""
+    w.open()
+    for _ in range(5):
+        w.put(700)
+    for _ in range(2):
+        first = w.lease()
+        w.lease()
+        w.work(6)
+        w.extend(first, 20)
+        w.work(6)
+        w.nack(first)
+        w.put(3000)
+    w.sync()
+    w.lease()
+    w.lease()
+    w.reopen()
+    w.lease()
+    w.work(11)
+    w.lease()
+    w.replay(1)
+    w.get_batch(2)
+
+
+def moves_over_segments(w: Worker) -> None:
+    """The records that take the place of others stand in other segments, which are sealed, compacted and removed between."""
+    w.open()
+    for i in range(16):
+        w.put(4000, delay=7 if i % 3 == 0 else 0)
+        w.lease()
+        w.nack(delay=9 if i % 4 == 1 else 0)
+        if i % 4 == 3:
+            w.lease()
+            w.reject()
+        if i % 5 == 4:
+            w.get_batch(2)
+            w.work()
+        if i % 6 == 5:
+            w.replay(1)
+            w.compact()
+    w.get_batch(3)
+    w.work(20)
+    w.sync()
+    w.compact()
+    w.get_batch(9)
+    w.compact()
+    w.clear_dead()
+    w.put()
+
+
+def leaves_the_log_at_once(w: Worker) -> None:
+    """What is put off and given up is settled in its new segment before the mark of the old one is known to be durable."""
+    w.open()
+    for i in range(8):
+        w.batch([6000, 6000])
+        w.lease()
+        w.nack(delay=3)
+        w.get()
+        w.work(4)
+        w.lease()
+        w.reject()
+        if i % 2:
+            w.replay()
+            w.get()
+        else:
+            w.take_dead()
+    w.put()
+
+
 SCENARIOS: dict[str, Callable[[Worker], None]] = {
-    scenario.__name__: scenario for scenario in (first_open, puts, batches, large, settled, leases, lines, rolls, seals, closes, churns, compacts, compacts_beside)
-}
+    scenario.__name__: scenario
+    for scenario in (
+        first_open, puts, batches, large, settled, leases, lines, rolls, seals, closes, churns, compacts, compacts_beside,
+        delays, gives_up, attempts_end, moves_over_segments, leaves_the_log_at_once,
+    )
+}  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {"gives_up": {"max_attempts": 3}, "attempts_end": {"max_attempts": 3, "lease_timeout": 10}, "moves_over_segments": {"max_attempts": 3, "max_disk_size": 512 * KiB}}
+
+
+def spills(w: Worker) -> None:
+    """MEMORY: what leaves memory is there after a kill, however it stands; what was synced, after a power cut."""
+    w.open()
+    for i in range(12):
+        w.put(900, delay=20 if i % 5 == 4 else 0)
+    w.get()
+    w.lease()
+    w.nack()
+    w.lease()
+    w.nack(delay=5)
+    w.lease()
+    w.reject()
+    w.sync()
+    w.put(3000)
+    w.flush()
+    w.work(6)
+    w.lease()
+    w.nack(delay=50)
+    w.replay()
+    w.get_batch(2)
+    w.work(15)
+    w.lease()
+    w.nack()
+    w.sync()
+    w.get_batch(3)
+    w.reopen()
+    w.lease()
+    w.reject()
+    w.put(500)
+    w.work(60)
+    w.get_batch(2)
 
 
 def recycles(w: Worker) -> None:
@@ -222,6 +390,11 @@ def recycles(w: Worker) -> None:
         w.put(30_000)
 
 
+def drawn_options(rng: random.Random) -> dict[str, Any]:
+    """Of a random history."""
+    return {"max_attempts": rng.choice((None, 1, 2, 4)), "lease_timeout": rng.choice((5, 1e6))}
+
+
 # --- what is judged
 
 
@@ -232,9 +405,6 @@ class Known(NamedTuple):
 
 class Cut(AssertionError):
     pass
-
-
-OPTIONS: dict[str, Any] = {}
 
 
 def record(path: Path, scenario: Callable[[Worker], None], *, power: bool, plain: bool, options: dict[str, Any], ledger: Ledger | None = None, inside: bool = True) -> list[Known]:
@@ -263,48 +433,49 @@ def verify(state: State, ledger: Ledger, place: Path, *, kill: bool, plain: bool
     """The queue opens, holds what was promised, works, and is then as an orderly close leaves it."""
     place.mkdir(mode=0o700)
     lay_out(state, place / "q")
+    clock = ManualClock(ledger.now_ns)
     try:
-        given = {"max_disk_size": 256 * KiB, "memory_size": 5, "_plain": plain, "_background": False} | options
+        given = {"max_disk_size": 256 * KiB, "memory_size": 5, "_plain": plain, "_background": False, "_clock": clock} | options | {"max_attempts": None}
         with HybridQueue("q", place, **given) as q:
-            items = list(q)
+            found = look(q)
             report = q.recovery
             try:
-                keys = ledger.judge(items, kill=kill)
+                ledger.judge(found, kill=kill)
             except Broken as broken:
                 raise Broken(f"{broken}; {report}: {report and report.notes}") from None
-            assert len(q) == len(keys) and q.stats().balance == 0, q.stats()
-            assert report is not None and report.items == len(keys), (report, len(keys))
+            dead = [each for each in found if each.where == DEAD]
+            assert report is not None and (report.items + report.delayed, report.dead_letters) == (len(found) - len(dead), len(dead)), (report, found)
             # A file whose header never came to the disk cannot be understood, and is set aside; a record below the synced position cannot be damaged.
             if report.quarantined:
                 raise Broken(f"a power cut is not damage: {report}: {report.notes}")
-            again = [b"\xff" * 20]
-            try:
-                q.enqueue(again[0], priority=0)
-            except QueueFull:
-                again.clear()
-            first = _take(q, ledger, keys, kill)
+            line = _take(q, found, clock)
+            with suppress(QueueFull):
+                q.enqueue(again := b"\xff" * 20, priority=0)
+                line.append((0, again))
+            with suppress(QueueFull):
+                n = q.dead_letters.replay()
+                line += [(-each.rank[0], payload(each.key, each.size)) for each in dead[:n]]
+            items = [item for _, item in sorted(line, key=lambda one: -one[0])]
+            assert list(q) == items, "what was put back is at the end of its line"
+            assert q.stats().balance == 0
         with HybridQueue("q", place, **given) as q:
             assert q.recovery is not None and q.recovery.clean, q.recovery.notes
-            rest = []
-            while len(q):
-                rest.append(q.dequeue(0))
-            assert rest == [*items[first:], *again], "the second opening holds something else"
+            assert [q.dequeue(0) for _ in range(len(q))] == items, "the second opening holds something else"
             assert q.stats().balance == 0
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _take(q: HybridQueue, ledger: Ledger, keys: list[int], kill: bool) -> int:
-    """Take one item on lease, if there is any: its attempts are on record."""
-    if not keys:
-        return 0
-    with q.lease(0) as delivery:
-        entry = ledger.entries[key_of(delivery.item)]
-        assert entry.key == keys[0]
-        least = entry.leases_acked if kill else entry.leases_kept
-        if not least < delivery.attempts <= entry.leases + 1:
-            raise Broken(f"item {entry.key} comes at attempt {delivery.attempts}, {least} to {entry.leases} were before")
-    return 1
+def _take(q: HybridQueue, found: list[Seen], clock: ManualClock) -> list[tuple[int, bytes]]:
+    """Take one item on lease, if there is any: its attempts are on record. Then what is delayed comes; returns priorities and items of the line."""
+    if q.stats().waiting:
+        with q.lease(0) as delivery:
+            assert (key_of(delivery.item), delivery.attempts) == (found[0].key, found[0].attempts + 1)
+        found = found[1:]
+    clock.advance(100_000)
+    line = sorted((each for each in found if each.where != DEAD), key=lambda each: each.rank)
+    assert [key_of(item) for item in q] == [each.key for each in line], "what was delayed is in line, at its place"
+    return [(-each.rank[0], payload(each.key, each.size)) for each in line]
 
 
 def drawn(moments: list[Known], rng: random.Random, n: int) -> Iterator[tuple[str, State, Ledger]]:
@@ -320,7 +491,7 @@ def drawn(moments: list[Known], rng: random.Random, n: int) -> Iterator[tuple[st
         draw_seed = rng.randrange(1 << 32)
         state = known.moment.state(model, random.Random(draw_seed))
         # The book belongs to the state: the same bytes may be fine a moment earlier.
-        digest = hashlib.blake2b(repr((model == "kill", [vars(e) for e in known.ledger.entries.values()])).encode(), digest_size=16)
+        digest = hashlib.blake2b((known.ledger.says() + str(model == "kill")).encode(), digest_size=16)
         for name in sorted(state):
             digest.update(name.encode() + b"\0" + (state[name] or b""))
         if digest.digest() in seen:
@@ -350,8 +521,15 @@ WRITERS = pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"
 @WRITERS
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_power_cut(name: str, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
-    moments = record(fast_path / "run", SCENARIOS[name], power=power, plain=plain, options={})
-    assert cut_and_judge(moments, random.Random(seed), 24, new_place, plain=plain, options={}) >= 10
+    options = OPTIONS.get(name, {})
+    moments = record(fast_path / "run", SCENARIOS[name], power=power, plain=plain, options=options)
+    assert cut_and_judge(moments, random.Random(seed), 24, new_place, plain=plain, options=options) >= 10
+
+
+@WRITERS
+def test_power_cut_of_what_had_spilled(plain: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    moments = record(fast_path / "run", spills, power=False, plain=plain, options={}, ledger=Ledger(power=False, memory=True))
+    assert cut_and_judge(moments, random.Random(seed), 40, new_place, plain=plain, options={}) >= 10
 
 
 @MODES
@@ -359,7 +537,7 @@ def test_power_cut(name: str, plain: bool, power: bool, fast_path: Path, new_pla
 def test_power_cut_in_a_random_history(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
     rng = random.Random(seed)
     for i in range(3):
-        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 40)), power=power, plain=plain, options={})  # type: ignore[func-returns-value, return-value]
+        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 40)), power=power, plain=plain, options=drawn_options(rng))  # type: ignore[func-returns-value, return-value]
         cut_and_judge(moments, rng, 20, new_place, plain=plain, options={})
 
 
@@ -383,17 +561,17 @@ def test_power_cut_in_the_recovery_from_a_power_cut(plain: bool, power: bool, fa
 def _nested(fast_path: Path, new_place: Callable[[], Path], rng: random.Random, *, plain: bool, power: bool, crashes: int, cuts: int) -> None:
     for i in range(crashes):
         scenario = rng.choice(list(SCENARIOS.values()))
-        moments = record(fast_path / f"run{i}", scenario, power=power, plain=plain, options={})
+        moments = record(fast_path / f"run{i}", scenario, power=power, plain=plain, options=(options := OPTIONS.get(scenario.__name__, {})))
         for label, state, ledger in drawn(moments, rng, 2):
             second = fast_path / f"second{rng.randrange(1 << 60)}"
             second.mkdir(mode=0o700)
             lay_out(state, second / "q")
             # What a recovery has handed out it has synced: nothing that it found may go, so whatever is here now is judged as before.
-            again = record(second, lambda w: (w.open(), w.close()), power=power, plain=plain, options={}, ledger=_only_judging(ledger))  # type: ignore[func-returns-value, return-value]
+            again = record(second, lambda w: (w.open(), w.close()), power=power, plain=plain, options=options, ledger=_only_judging(ledger))  # type: ignore[func-returns-value, return-value]
             killed_before = label.startswith("kill")
             for inner, second_state, _ in drawn(again, rng, cuts):
                 try:
-                    verify(second_state, ledger, new_place(), kill=killed_before and inner.startswith("kill"), plain=plain, options={})
+                    verify(second_state, ledger, new_place(), kill=killed_before and inner.startswith("kill"), plain=plain, options=options)
                 except Exception as error:
                     said = f"{scenario.__name__}: {label}, then {inner}: {error!r}"
                     raise Cut(f"{said}\nthe states are kept in {keep('power-cut', {'first': state, 'second': second_state}, said)}") from error
@@ -423,16 +601,17 @@ def _resumed(fast_path: Path, new_place: Callable[[], Path], rng: random.Random,
         path.mkdir(mode=0o700)
         if life:
             lay_out(state, path / "q")
-            with HybridQueue("q", path, max_disk_size=256 * KiB, _plain=plain, _background=False) as q:
-                keys = [key_of(item) for item in q]
-            ledger.settle_on(keys, kill=False)
+            with HybridQueue("q", path, max_disk_size=256 * KiB, _plain=plain, _background=False, _clock=ManualClock(ledger.now_ns)) as q:
+                found = look(q)
+            ledger.settle_on(found, ledger.judge(found, kill=False))
             ledger.synced()  # the close just now
+            ledger.time(ledger.now_ns + rng.choice((10**9, 20 * 10**9, 3600 * 10**9)))
 
         def live(w: Worker) -> None:
             w.open()
             random_work(w, rng, 25)
 
-        moments = record(path, live, power=power, plain=plain, options={}, ledger=ledger)
+        moments = record(path, live, power=power, plain=plain, options=drawn_options(rng), ledger=ledger)
         cut_and_judge(moments, rng, cuts, new_place, plain=plain, options={})
         label, state, ledger = next(drawn(moments, rng, 1))
         verify(state, ledger, new_place(), kill=label.startswith("kill"), plain=plain, options={})
@@ -472,8 +651,21 @@ def test_every_folder_that_was_made_is_durable_before_the_first_acknowledgement(
 @WRITERS
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_many_power_cuts(name: str, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
-    moments = record(fast_path / "run", SCENARIOS[name], power=power, plain=plain, options={})
-    print(cut_and_judge(moments, random.Random(seed), 800, new_place, plain=plain, options={}), "states of", len(moments), "moments")
+    options = OPTIONS.get(name, {})
+    moments = record(fast_path / "run", SCENARIOS[name], power=power, plain=plain, options=options)
+    print(cut_and_judge(moments, random.Random(seed), 800, new_place, plain=plain, options=options), "states of", len(moments), "moments")
+
+
+@pytest.mark.battery
+@WRITERS
+def test_many_power_cuts_of_what_had_spilled(plain: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    rng = random.Random(seed)
+    for i in range(12):
+        ledger = Ledger(power=False, memory=True)
+        story = spills if not i else lambda w: (w.open(), random_work(w, rng, 60, reopen=False))
+        moments = record(fast_path / f"run{i}", story, power=False, plain=plain, options=drawn_options(rng), ledger=ledger)  # type: ignore[arg-type]
+        print(cut_and_judge(moments, rng, 60, new_place, plain=plain, options={}), "states of", len(moments), "moments")
+        shutil.rmtree(fast_path / f"run{i}")
 
 
 @pytest.mark.battery
@@ -483,7 +675,7 @@ def test_many_power_cuts(name: str, plain: bool, power: bool, fast_path: Path, n
 def test_many_random_histories(part: int, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
     rng = random.Random(seed + part)
     for i in range(20):
-        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 60)), power=power, plain=plain, options={})  # type: ignore[func-returns-value, return-value]
+        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 60)), power=power, plain=plain, options=drawn_options(rng))  # type: ignore[func-returns-value, return-value]
         cut_and_judge(moments, rng, 40, new_place, plain=plain, options={})
         shutil.rmtree(fast_path / f"run{i}")
 
