@@ -182,6 +182,24 @@ static inline uint32_t crc32c_pair(uint32_t seed, uint32_t low, uint32_t high) {
     return ~CRC32C_STEP8(~seed, (uint64_t)low | (uint64_t)high << 32);
 }
 
+/* Check code of a header of `n` bytes, a multiple of 8, that has its place in the first four. These four apart, the words are loaded as the fields were stored: a load
+ * that needs two stores which are still under way must wait for both. */
+static inline uint32_t crc32c_of_header(uint32_t seed, const void *header, size_t n) {
+    const uint8_t *p = (const uint8_t *)header;
+    uint32_t crc, second;
+    memcpy(&second, p + 4, 4);
+    crc = CRC32C_STEP4(~seed, second);
+#pragma GCC unroll 8
+    for (size_t at = 8; at < n; at += 8) crc = CRC32C_STEP8(crc, crc32c_load8(p + at));
+    return ~crc;
+}
+
+/* memcpy of words, with loads no wider than the stores before them, for the same reason. */
+static inline void crc32c_copy_words(void *to, const void *from, size_t n) {
+#pragma GCC unroll 8
+    for (size_t at = 0; at < n; at += 8) __atomic_store_n((uint64_t *)((uint8_t *)to + at), crc32c_load8((const uint8_t *)from + at), __ATOMIC_RELAXED);
+}
+
 /* The last store of a record: nothing before it may be moved behind it. */
 static inline void crc32c_publish8(void *where, uint64_t word) {
     __atomic_store_n((uint64_t *)where, word, __ATOMIC_RELEASE);

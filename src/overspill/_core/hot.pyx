@@ -570,17 +570,27 @@ cdef class HotQueue:
     @cython.final
     cdef inline void fill(self, Entry *e, object item, uint32_t n, uint8_t kind, uint8_t priority) noexcept:
         """A new direct item, numbered and dated."""
-        cdef int64_t now = self.now()
-        e.item = <PyObject *>item
         Py_INCREF(item)
-        e.sequence = self._next_sequence
+        self.fill_fields(e, <PyObject *>item, self._next_sequence, self.dated(), n, kind, priority)
         self._next_sequence += 1
-        e.enqueued_ns = now
-        e.expiry_ns = now + self._ttl_ns if self._ttl_ns else 0
+
+    @cython.final
+    cdef inline int64_t dated(self) noexcept:
+        """The time, for an item that is to have an id of it."""
+        cdef int64_t now = self.now()
         if now != self.id_ns:
             self.new_tick(now)
+        return now
+
+    @cython.final
+    cdef inline void fill_fields(self, Entry *e, PyObject *item, uint64_t sequence, int64_t now, uint32_t n, uint8_t kind, uint8_t priority) noexcept:
+        """Every field of a new direct item but where its record is; `now` is what `dated` gave."""
+        e.item = item
+        e.sequence = sequence
+        e.enqueued_ns = now
+        e.expiry_ns = now + self._ttl_ns if self._ttl_ns else 0
         memcpy(e.id, &self.id_high, 8)
-        put_id_low(e.id, self._id_base + e.sequence)
+        put_id_low(e.id, self._id_base + sequence)
         e.nbytes, e.priority, e.kind = n, priority, kind
         e.flags = e.codec = e.packed = e.attempts = e.gone = e.loose = 0
         e.direct = e.resident = 1
@@ -611,7 +621,8 @@ cdef class HotQueue:
         """The header of a new entry's record, but for what the log puts in."""
         h.length = h.raw_length = e.nbytes
         h.sequence, h.enqueued_ns, h.expiry_ns = e.sequence, e.enqueued_ns, e.expiry_ns
-        memcpy(h.id, e.id, 16)
+        memcpy(h.id, &self.id_high, 8)                   # not from the entry: a load must not need two stores that are still under way
+        put_id_low(h.id, self._id_base + e.sequence)
         h.batch_left = 0
         h.priority, h.kind = e.priority, e.kind
         h.flags = h.codec = h.attempts = h.extension = 0
@@ -619,38 +630,31 @@ cdef class HotQueue:
 
     @cython.final
     cdef int put_batch_logged(self, SegmentMap map, Lane lane, uint8_t priority, object items, Py_ssize_t count, int64_t total_bytes) except -1:
-        """Bytes and strings that have been measured, for all of which there is room. What they have in common is found out once."""
+        """Bytes and strings that have been measured, for all of which there is room."""
         cdef PyObject *item
         cdef const char *p
         cdef Py_ssize_t i, n = 0
-        cdef Entry like
         cdef Entry *e
         cdef RecordHeader h, first
-        cdef uint64_t begin = map.tail, at = begin, end, id_low = self._id_base
+        cdef uint64_t begin = map.tail, at = begin, end, sequence = self._next_sequence, ordinal = lane.ordinal
+        cdef int64_t now
+        cdef uint8_t kind
         lane.reserve(count)
-        item = PySequence_Fast_GET_ITEM(items, 0)
-        self.fill(&like, <object>item, 0, KIND_RAW, priority)
-        Py_DECREF(<object>item)
-        like.segment = <PyObject *>map
-        self.head_like(&like, &h)
-        h.synced = <uint32_t>(map.synced >> 3)
-        like.ordinal = lane.ordinal
+        now = self.dated()
         for i in range(count):
             item = PySequence_Fast_GET_ITEM(items, i)
             if is_bytes(item):
-                p, n, like.kind = bytes_of(item), size_of(item), KIND_RAW
+                p, n, kind = bytes_of(item), size_of(item), KIND_RAW
             else:
-                p, like.kind = PyUnicode_AsUTF8AndSize(<object>item, &n), KIND_STR
-            put_id_low(like.id, id_low + like.sequence)
-            like.ordinal += 1
-            like.item, like.nbytes, like.offset8 = item, <uint32_t>n, <uint32_t>(at >> 3)
+                p, kind = PyUnicode_AsUTF8AndSize(<object>item, &n), KIND_STR
             take_ref(item)
+            ordinal += 1
             e = lane.push()
-            e[0] = like
-            h.length = h.raw_length = <uint32_t>n
-            h.sequence, h.kind, h.batch_left = like.sequence, like.kind, <uint32_t>(count - 1 - i)
-            memcpy(h.id + 8, like.id + 8, 8)
-            like.sequence += 1
+            self.fill_fields(e, item, sequence, now, <uint32_t>n, kind, priority)
+            e.segment, e.offset8, e.ordinal = <PyObject *>map, <uint32_t>(at >> 3), ordinal
+            self.head_like(e, &h)
+            h.synced, h.batch_left = <uint32_t>(map.synced >> 3), <uint32_t>(count - 1 - i)
+            sequence += 1
             end = map.write_payload(at, &h, <const uint8_t *>p)
             if i == 0:
                 first = h
@@ -659,8 +663,8 @@ cdef class HotQueue:
             at = end
         map.publish(begin, &first)      # until now there was nothing: a batch is there as a whole or not at all
         map.move_on(at, count)
-        lane.ordinal = like.ordinal
-        self._next_sequence = like.sequence
+        lane.ordinal = ordinal
+        self._next_sequence = sequence
         self._waiting += count
         self._resident += count
         self._resident_bytes += total_bytes

@@ -6,6 +6,8 @@ cdef extern from "crc32c.h" nogil:
     int crc32c_supported()
     uint32_t c_crc32c "crc32c"(uint32_t seed, const void *data, size_t n)
     uint32_t crc32c_pair(uint32_t seed, uint32_t low, uint32_t high)
+    uint32_t crc32c_of_header(uint32_t seed, const void *header, size_t n)
+    void copy_words "crc32c_copy_words"(void *to, const void *source, size_t n)
     void crc32c_publish8(void *where, uint64_t word)
 
 cdef enum:
@@ -69,19 +71,17 @@ cdef inline int64_t place_in_line(const RecordHeader *h, const uint8_t *body) no
 
 
 cdef inline void seal_header(RecordHeader *h, uint32_t salt, uint64_t offset) noexcept nogil:
-    h.header_crc = c_crc32c(salt ^ <uint32_t>(offset >> 3), <const uint8_t *>h + 4, RECORD_HEADER_SIZE - 4)
+    h.header_crc = crc32c_of_header(salt ^ <uint32_t>(offset >> 3), h, RECORD_HEADER_SIZE)
 
 
 cdef inline void store_header(uint8_t *at, const RecordHeader *h) noexcept nogil:
     """Publish: all of the header but its first word, then that word in one store. Until then the record does not exist."""
-    cdef uint64_t first
-    memcpy(at + 8, <const uint8_t *>h + 8, RECORD_HEADER_SIZE - 8)
-    memcpy(&first, h, 8)
-    crc32c_publish8(at, first)
+    copy_words(at + 8, <const uint8_t *>h + 8, RECORD_HEADER_SIZE - 8)
+    crc32c_publish8(at, <uint64_t>h.header_crc | <uint64_t>h.length << 32)
 
 
 cdef inline bint header_checks(const RecordHeader *h, uint32_t salt, uint64_t offset) noexcept nogil:
-    return h.header_crc == c_crc32c(salt ^ <uint32_t>(offset >> 3), <const uint8_t *>h + 4, RECORD_HEADER_SIZE - 4)
+    return h.header_crc == crc32c_of_header(salt ^ <uint32_t>(offset >> 3), h, RECORD_HEADER_SIZE)
 
 
 cdef inline bint payload_checks(const RecordHeader *h, uint32_t salt, const uint8_t *payload) noexcept nogil:
