@@ -168,7 +168,7 @@ class Assembled(Keeping):
         blocking(self._closing(drain))
 
     def _closing(self, drain: float | timedelta | None) -> Steps[None]:
-        if self._pid != os.getpid() or self._state == "closed":
+        if self._is_parents or self._state == "closed":
             return
         deadline = None if drain is None else self._clock.monotonic() + seconds("drain", drain)
         yield from Errand(self._stop_intake).steps()
@@ -262,7 +262,7 @@ class Assembled(Keeping):
 
     def destroy(self) -> None:
         """Close the queue and delete its folder with everything in it, damaged parts included. There is no way back."""
-        if self._pid != os.getpid():
+        if self._is_parents:
             self._refuse(taking=True)
         if self._options.disk_path is None:
             self.close()
@@ -382,6 +382,7 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     for queue in list(_open_queues):
         # The child shares files and mapping with its parent: whatever it did here would be done to the parent's queue.
+        queue._is_parents = True
         queue._hot_in = queue._hot_out = False
         queue._tail, queue._head = Gate(queue, "_hot_in"), Gate(queue, "_hot_out")
     _open_queues.clear()

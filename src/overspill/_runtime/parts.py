@@ -5,7 +5,6 @@ changes of the lines), then the log's own. Callbacks of the user run under none 
 """
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,6 +75,9 @@ class Parts(HotQueue):
     """Calls that raised, by reason: one for each of `REFUSALS` from the start. Off the hot way: whatever refuses, does so in Python."""
     _to_tell: deque[Callable[[], object]]
     _pid: int
+    """The process that opened it."""
+    _is_parents: bool = False
+    """Whether this process is a child that was forked while the queue was open; set at the fork, for asking the kernel at every call would cost more than the rest of the question."""
     _due_planned: int
     """The wall-clock time (ns) for which the pump has an appointment."""
     _cursors: WeakSet[Reading]
@@ -112,7 +114,7 @@ class Parts(HotQueue):
 
     def _refuse(self, taking: bool) -> None:
         """Raise if the queue cannot be used for this (any more)."""
-        if self._pid != os.getpid():
+        if self._is_parents:
             raise QueueClosed(
                 f"{self!r} belongs to process {self._pid}, and this is a child of it",
                 hint="open the queue in one process; in a child, open another or talk to the parent",

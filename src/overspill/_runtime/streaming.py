@@ -73,7 +73,7 @@ class Streaming(Assembled):
 
     def _enqueue_slow(self, item: Any, *_: Any) -> None:
         # A stream that has fallen behind may be so for hours. Its way is that of `_enqueueing`, without all that is not needed then.
-        if self._overflow.items and type(item) is bytes and len(item) <= MESSAGE_MAX and self._pid == os.getpid():
+        if self._overflow.items and type(item) is bytes and len(item) <= MESSAGE_MAX and not self._is_parents:
             with self._behind:
                 if self._overflow.items and self._state == "open" and (self._limiter is None or not self._limiter.take(self._clock.monotonic())):
                     try:
