@@ -12,9 +12,14 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterator
+from itertools import chain, compress
+from operator import itemgetter
 from typing import Any
 
 __all__ = ["Leases"]
+
+_ENDED_MOST = 1000
+"""So many deadlines of ended leases may be kept, and as many again as there are leases."""
 
 
 class Leases:
@@ -34,7 +39,17 @@ class Leases:
         self._held[token] = (claim, until)
         if until < math.inf:
             heapq.heappush(self._deadlines, (until, token))
+            if len(self._deadlines) > 2 * len(self._held) + _ENDED_MOST:
+                self._forget_ended()
         return token
+
+    def _forget_ended(self) -> None:
+        """Drop the deadlines of leases that have ended: most end long before their time.
+
+        One assignment that runs no Python code, so that no deadline can be added half way through and be lost. What is sorted is a heap.
+        """
+        in_book = map(self._held.__contains__, map(itemgetter(1), self._deadlines))
+        self._deadlines[:] = chain.from_iterable(map(sorted, [compress(self._deadlines, in_book)]))
 
     def end(self, token: int) -> Any:
         """Take the lease out of the book: its claim, or None if it is not there any more."""
