@@ -76,7 +76,7 @@ $(VENV)/has-%: $(BUILT_OF) | $(BIN)/python
 # The sanitizers live in a copy, so that the core of the checkout stays the ordinary one. Python itself is not built with them: their libraries
 # must be loaded before it, and what CPython leaks on purpose is not looked at. PYTHONMALLOC=malloc lets them see small objects, too.
 ASAN       := build/asan
-ASAN_TESTS ?= tests --ignore tests/demo --ignore tests/docs --ignore tests/crash --ignore tests/metrics --ignore tests/unit/test_stubs.py
+ASAN_TESTS ?= tests --ignore tests/demo --ignore tests/docs --ignore tests/crash --ignore tests/metrics --ignore tests/costs --ignore tests/unit/test_stubs.py
 ASAN_RUN    = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 
