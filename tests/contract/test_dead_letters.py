@@ -278,3 +278,24 @@ def test_close_keeps_what_has_just_run_out_of_attempts(setting: object, quick_pa
     q = place.reopen(q, max_attempts=1)
     assert len(q) + len(q.dead_letters) == 2
     place.judge()
+
+
+def test_a_letter_that_is_put_back_after_its_segment_was_compacted_is_no_letter_any_more(tiny_place: Place) -> None:
+    """There was no room for it at first, so it waited beside the index that lists it, which is read from its beginning again once the segment has been compacted."""
+    q = tiny_place.open(max_disk_size=512 * 1024)
+    first, second = bytes([1]) * 8000, bytes([2]) * 8000
+    for item in (first, second):
+        q.enqueue(item)
+        q.lease(0).reject()
+    with pytest.raises(QueueFull):
+        while True:
+            q.enqueue(bytes(3000))
+    q.flush_to_disk()
+    with pytest.raises(QueueFull):
+        q.dead_letters.replay()
+    q.dequeue_batch(len(q) - 2)
+    q.compact()
+    assert q.dead_letters.replay(max_items=1) == 1
+    assert [letter.item for letter in q.dead_letters] == [second]
+    assert q.dead_letters.try_dequeue().item == second
+    assert drained(q) == [bytes(3000), bytes(3000), first] and not len(q.dead_letters)

@@ -387,3 +387,26 @@ def test_what_is_not_due_stays_where_it_is_when_its_neighbour_had_left_before_th
     q.enqueue(bytes(200_000), delay=70)  # into a segment of its own
     q.compact()
     assert list(q) == ["due"] and q.stats().delayed == 2
+
+
+@pytest.mark.parametrize("end", ["nack", "reject", "ack"])
+def test_what_is_put_off_again_after_its_segment_was_sealed_is_there_once(tiny_place: Place, end: str) -> None:
+    """Its old record is marked only with the next sync. Until then the index, which was read from its beginning once the segment was sealed, still lists it."""
+    q = tiny_place.open()
+    q.enqueue_batch(["first", "second"], delay=10)
+    q.flush_to_disk()
+    tiny_place.clock.advance(10)
+    first = q.lease(0)
+    q.enqueue(bytes(300_000), delay=70)  # into a segment of its own: the other one is sealed
+    q.compact()
+    {"nack": lambda: first.nack(delay=40), "reject": first.reject, "ack": first.ack}[end]()
+    tiny_place.clock.advance(20)
+    q.enqueue("third", delay=0.1)
+    tiny_place.clock.advance(1)
+    assert list(q) == ["second", "third"]
+    assert [letter.item for letter in q.dead_letters] == (["first"] if end == "reject" else [])
+    tiny_place.clock.advance(20)
+    assert drained(q) == (["first", "second", "third"] if end == "nack" else ["second", "third"])
+    if end == "reject":
+        q.dead_letters.replay()
+        assert drained(q) == ["first"] and len(q.dead_letters) == 0

@@ -1161,23 +1161,29 @@ cdef class HotQueue:
         cdef Claim old = None
         if claim.e.segment != NULL:
             old = Claim.__new__(Claim)
+            self.follow(&claim.e)
             old.e = claim.e
             old.e.item = NULL
-            old.map = claim.map
+            old.map = <SegmentMap>claim.e.segment
+            old.map.replace_at(<uint64_t>old.e.offset8 * 8)
         claim.e.segment, claim.e.offset8 = <PyObject *>map, <uint32_t>(offset >> 3)
         claim.e.flags, claim.e.codec, claim.e.attempts = flags, codec, attempts
         claim.map = map
         return old
 
     def _settle_record(self, Claim old not None):
-        """Mark a record of which another has taken the place."""
+        """Mark a record of which another has taken the place, and is on stable storage."""
         self.settle_entry(&old.e)
+        (<SegmentMap>old.e.segment).is_replaced(<uint64_t>old.e.offset8 * 8)
 
     def _spend(self, Claim claim not None):
         """The claimed item is in line again under another number. Of the claim only the address of its record is left."""
         cdef PyObject *item = claim.e.item
         self._out.pop(claim.e.sequence, None)
         self._departed.discard(claim.e.sequence)
+        if claim.e.segment != NULL:
+            self.follow(&claim.e)
+            (<SegmentMap>claim.e.segment).replace_at(<uint64_t>claim.e.offset8 * 8)
         claim.e.item = NULL
         Py_XDECREF(item)
 
@@ -1770,7 +1776,7 @@ cdef class HotQueue:
             return False
         self.follow(&seen.e)
         map = <SegmentMap>seen.e.segment
-        if map.is_marked(<uint64_t>seen.e.offset8 * 8):
+        if map.is_spent(<uint64_t>seen.e.offset8 * 8):
             return False
         self.settle_entry(&seen.e)
         self.counted(line_of_entry(&seen.e), -1)

@@ -89,7 +89,7 @@ cdef class Run:
         cdef const uint8_t *p
         self.need = NEED_NOTHING
         if self.current:
-            if not self.map.is_marked(self.current):
+            if not self.map.is_spent(self.current):
                 return 1
             self._step(self.current)     # it was removed after it had been looked at
             self.current = 0
@@ -98,7 +98,7 @@ cdef class Run:
                 self.need = NEED_WINDOW
                 return 0
             offset = <uint64_t>self.view[self.at] * 8
-            if self.map.is_marked(offset):
+            if self.map.is_spent(offset):
                 self._step(offset)
                 continue
             if offset < self.block_start or offset + RECORD_HEADER_SIZE > self.block_end:

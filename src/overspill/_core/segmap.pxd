@@ -52,6 +52,7 @@ cdef class SegmentMap:
     cdef uint64_t lanes_seen[5]          # the lines that have their place in the directory
     cdef SegmentMap twin                 # compaction: the segment that this one's records have been copied to
     cdef object copies                   # arrays 'Q': their offsets here, ascending, and there
+    cdef set replaced                    # offsets of records whose places others have taken, and which are not marked yet
     cdef object touched                  # bytearray: which pages of the attempt counts are backed
 
     cdef inline bint has_room(self, uint64_t size, uint64_t records, uint8_t priority) noexcept:
@@ -118,6 +119,9 @@ cdef class SegmentMap:
     cdef int unmark(self, uint64_t offset) except -1
     cdef int marked_elsewhere(self, uint64_t offset) except -1
     cdef bint is_marked(self, uint64_t offset) noexcept
+    cdef bint is_spent(self, uint64_t offset) noexcept
+    cdef int replace_at(self, uint64_t offset) except -1
+    cdef int is_replaced(self, uint64_t offset) except -1
     cdef int _open_pages(self, int fd) except -1
     cdef void _let_go_of_pages(self) noexcept
     cdef void _unmap_body(self) noexcept

@@ -579,6 +579,25 @@ cdef class SegmentMap:
             return False
         return (<uint64_t *>(self.head + MARKS_START))[slot >> 5] >> (slot & 31) & 1
 
+    cdef bint is_spent(self, uint64_t offset) noexcept:
+        """Whether nothing waits at `offset` any more: its record is marked, or is going to be as soon as the one that has taken its place is on stable storage (I12)."""
+        return self.is_marked(offset) or (self.replaced is not None and offset in self.replaced)
+
+    cdef int replace_at(self, uint64_t offset) except -1:
+        """Another record has taken the place of the one at `offset`, which cannot be marked yet."""
+        if self.replaced is None:
+            self.replaced = set()
+        self.replaced.add(offset)
+        return 0
+
+    cdef int is_replaced(self, uint64_t offset) except -1:
+        """The record at `offset`, whose place another one took, has been marked."""
+        if self.replaced is not None:
+            self.replaced.discard(offset)
+            if not self.replaced:
+                self.replaced = None
+        return 0
+
     def settled(self, uint64_t offset):
         """Whether the record at `offset` carries its mark."""
         return self.is_marked(offset)
