@@ -239,7 +239,7 @@ def test_row_27_a_producer_may_wait_for_the_rate_and_close_ends_that(open_stream
             refused.append(error)
 
     producer = background(produce)
-    until(lambda: len(stream._stream._makers))
+    until(lambda: stream._stream._limiter.queued)
     stream.close()
     producer.join()
     assert len(refused) == 1

@@ -101,7 +101,11 @@ class RateLimit:
     """At most ``rate`` items a second in the long run, and up to ``burst`` of them at once.
 
     ``burst`` is one second's worth unless given. ``on_limit`` says what enqueue does beyond that: ``"raise"``
-    RateLimited, or ``"wait"``.
+    RateLimited, or ``"wait"``, first come first served, until the call's ``timeout``.
+
+    Whatever is enqueued counts, whichever verb puts it, and a batch of n counts as n, all at once. A batch of more than ``burst``
+    passes when a whole burst might, and nothing passes after it until the rate has caught up. What is refused, dropped or
+    finds no room does not count; nor does what comes back (a ``nack``, a replayed dead letter).
     """
 
     rate: float

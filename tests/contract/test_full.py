@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Place, drained, items_upto
 
-from overspill import Durability, HybridQueue, InvalidOption, ItemTooLarge, KiB, QueueFull, RateLimit, RateLimited, WhenFull
+from overspill import HybridQueue, InvalidOption, ItemTooLarge, KiB, QueueFull, RateLimit, WhenFull
 from overspill._runtime.clock import SystemClock
 
 SMALL = 256 * KiB
@@ -285,80 +285,7 @@ def test_without_being_told_the_largest_item_follows_from_the_disk(tiny_place: P
     assert len(q.dequeue()) == 100 * KiB
 
 
-# --- the rate
-
-
-def test_the_rate_limit_lets_a_burst_in_and_then_says_when_to_come_back(place: Place) -> None:
-    q = place.open(rate_limit=RateLimit(10, burst=3))
-    for item in items_upto(3):
-        q.enqueue(item)
-    with pytest.raises(RateLimited) as caught:
-        q.enqueue("too fast")
-    assert caught.value.retry_after == pytest.approx(0.1)
-    place.clock.advance(caught.value.retry_after)
-    q.enqueue("in time")
-    with pytest.raises(RateLimited):
-        q.enqueue_front("too fast")
-    with pytest.raises(RateLimited):
-        q.enqueue_batch(["too fast"])
-    assert drained(q) == [*items_upto(3), "in time"]
-    assert q.stats().enqueued == 4
-
-
-def test_taking_is_not_limited_and_refused_items_cost_no_tokens(memory_place: Place) -> None:
-    q = memory_place.open(rate_limit=RateLimit(1, burst=2), memory_size=1)
-    q.enqueue("a")
-    for _ in range(5):
-        with pytest.raises(QueueFull):
-            q.enqueue("no room")
-    assert q.dequeue() == "a"
-    q.enqueue("the second of the burst")
-    assert len(q) == 1
-
-
-@pytest.mark.parametrize("durability", [Durability.MEMORY, Durability.PROCESS], ids=lambda durability: durability.name)
-def test_the_hot_way_keeps_to_the_limit_too_and_stays_hot_within_it(tmp_path: Path, durability: Durability) -> None:
-    slow: list[Any] = []
-
-    class Watched(HybridQueue):
-        def _enqueue_slow(self, item: Any, *rest: Any) -> None:
-            slow.append(item)
-            super()._enqueue_slow(item, *rest)
-
-    with Watched("q", tmp_path, durability=durability, rate_limit=RateLimit(0.001, burst=7)) as q:
-        q.enqueue(b"made the first segment")
-        q.enqueue_batch([b"and", b"brought it here"])
-        slow.clear()
-        for _ in range(2):
-            q.enqueue(b"hot")
-        q.enqueue_batch([b"hot"])
-        assert slow == []
-        with pytest.raises(RateLimited) as caught:
-            q.enqueue_batch([b"two", b"too many"])
-        assert caught.value.retry_after == pytest.approx(1000, rel=0.01)
-        q.enqueue(b"the seventh")
-        with pytest.raises(RateLimited):
-            q.enqueue(b"too fast")
-        assert slow == [b"too fast"] and len(q) == 7
-
-
-def test_with_wait_the_producer_is_slowed_down_and_nothing_is_refused(tmp_path: Path) -> None:
-    import time
-
-    with HybridQueue("q", tmp_path, rate_limit=RateLimit(200, burst=1, on_limit="wait")) as q:
-        began = time.monotonic()
-        for i in range(11):
-            q.enqueue(i)
-        assert time.monotonic() - began >= 10 / 200 - 0.001
-        assert drained(q) == list(range(11))
-
-
-def test_waiting_for_the_rate_ends_at_the_timeout(memory_place: Place) -> None:
-    q = memory_place.open(rate_limit=RateLimit(1, burst=1, on_limit="wait"))
-    q.enqueue("burst")
-    with pytest.raises(RateLimited):
-        q.enqueue("would take a second", timeout=0.5)
-    assert len(q) == 1
+# --- arguments
 
 
 @pytest.mark.parametrize("bad", [{"priority": -1}, {"priority": 256}, {"priority": True}, {"priority": "high"}, {"priority": 1.0}, {"ttl": 0}, {"ttl": -1}, {"ttl": "soon"},

@@ -11,6 +11,7 @@ What holds:
 * A clock that goes back gives no tokens and takes none away. By less than a second it is another thread's older reading, and the time up to the newest reading has already
   been counted; by more it has been set, and counting starts anew.
 * The wait it names is enough: asked again after exactly that long, it grants.
+* Who waits in line (`queued`) is not overtaken by the hot verbs; the line itself is kept elsewhere.
 
 A call runs no Python code and is therefore atomic under the interpreter lock.
 """
@@ -52,8 +53,15 @@ cdef class Limiter:
     cdef bint take_now(self, Py_ssize_t n) noexcept:
         """`take` by the machine's monotonic clock, for the hot verbs."""
         cdef timespec t
+        if self.queued:
+            return False  # whoever waits was here first
         clock_gettime(CLOCK_MONOTONIC, &t)
         return self.take_at(t.tv_sec + 1e-9 * t.tv_nsec, n) == 0.0
+
+    def wait(self, double now_s, Py_ssize_t n, Py_ssize_t ahead):
+        """In how many seconds `n` items might pass once `ahead` others have. Changes nothing."""
+        cdef double lacking = min(<double>n, self.burst) + ahead - self.tokens_at(now_s)
+        return max(0.0, lacking / self.rate)
 
     def give_back(self, Py_ssize_t n=1):
         """Undo a `take` whose items were then refused for another reason."""

@@ -35,6 +35,7 @@ from .gate import Gate
 from .keeping import Keeping
 from .pump import the_pump
 from .sync_times import SyncTimes
+from .turns import Turns
 from .waiters import Waiters
 from .waiting import Errand, Steps, blocking
 
@@ -69,6 +70,7 @@ class Assembled(Keeping):
         self._deaths, self._exhausted, self._heartbeats = {}, [], {}
         self._dead_letters = DeadLetters(self)
         self._limiter = Limiter(options.rate_limit) if options.rate_limit is not None else None
+        self._turns = Turns(self._limiter) if self._limiter is not None else None
         self._dropped, self._refused = Counter(), dict.fromkeys(REFUSALS, 0)
         self._to_tell = deque()
         self._subscriptions, self._by_size = [], []
@@ -198,7 +200,7 @@ class Assembled(Keeping):
                     self._disk.close()
         _open_queues.discard(self)
         self._takers.wake_all()
-        self._makers.wake_all()
+        self._tell_makers()
         self._tell()
 
     def _stop_intake(self) -> None:
@@ -207,7 +209,7 @@ class Assembled(Keeping):
             if self._state == "open":
                 self._state = "closing"
             self._tail.allowed = False
-        self._makers.wake_all()
+        self._tell_makers()
         self._takers.wake_all()  # whoever lingers over a batch hands out what there is
 
     def _entrusted(self) -> int:

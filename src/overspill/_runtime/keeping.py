@@ -108,7 +108,7 @@ class Keeping(Spilling, Looking):
         self._hot_in = self._hot_out = False
         self._tail.allowed = self._head.allowed = False
         self._takers.wake_all()
-        self._makers.wake_all()
+        self._tell_makers()
 
     # --- the pump's call
 

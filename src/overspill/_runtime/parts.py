@@ -23,6 +23,7 @@ from .clock import Clock
 from .commit import Follower, GroupCommit
 from .gate import Gate
 from .pump import Pump
+from .turns import Turns
 from .waiters import Waiters
 from .waiting import Steps
 
@@ -68,6 +69,8 @@ class Parts(HotQueue):
     _leases: Leases
     _takers: Waiters
     _makers: Waiters
+    _turns: Turns | None
+    """Who waits for the rate limit, if there is one."""
     _state: str
     """`open`, `closing` (nothing more comes in), `closed`."""
     _dropped: Counter[str]
@@ -109,6 +112,12 @@ class Parts(HotQueue):
     def _in_line(self) -> int:
         """What there is to take, wherever it is kept; expired items count as long as nobody has met them."""
         return self._waiting
+
+    def _tell_makers(self) -> None:
+        """Whoever waits to put something is to look whether that is still possible."""
+        self._makers.wake_all()
+        if self._turns is not None:
+            self._turns.wake_all()
 
     # --- who may call
 

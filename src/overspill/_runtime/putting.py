@@ -190,10 +190,10 @@ class Putting(Parts):
             try:
                 admitted = yield from self._admitting(parcels, promise, deadline)
             except BaseException:
-                if self._limiter is not None:
-                    self._limiter.give_back(len(parcels))
+                self._give_back_tokens(len(parcels))
                 raise
             if not admitted:
+                self._give_back_tokens(len(parcels))
                 return
             if self._is_power(promise):
                 yield from self._covering()
@@ -201,24 +201,39 @@ class Putting(Parts):
             self._tell()
 
     def _waiting_for_rate(self, n: int, deadline: float | None) -> Steps[None]:
-        limiter = self._limiter
-        if limiter is None:
+        """Take `n` tokens, once: for as long as the items are not refused for another reason, these are theirs, however long they wait for room."""
+        limiter, turns, limit = self._limiter, self._turns, self._options.rate_limit
+        if limiter is None or turns is None or limit is None:
             return
-        limit = self._options.rate_limit
-        assert limit is not None
-        while True:
-            now = self._clock.monotonic()
-            wait_s = limiter.take(now, n)
+        if not limiter.queued:
+            wait_s = limiter.take(self._clock.monotonic(), n)
             if not wait_s:
                 return
-            if limit.on_limit != "wait" or (deadline is not None and now + wait_s > deadline):
+            if limit.on_limit != "wait":
                 self._refused["rate"] += 1
                 raise RateLimited(retry_after=wait_s, where=self._options.name)
-            with self._makers.place() as place:  # to hear of `close`
-                place.take()
+        with turns.turn(n) as turn:
+            while True:
+                ahead = turn.ahead()
+                now = self._clock.monotonic()
+                wait_s = limiter.wait(now, n, ahead) if ahead else limiter.take(now, n)
+                if not (ahead or wait_s):
+                    return
+                if deadline is not None and (now + wait_s > deadline or now >= deadline):
+                    self._refused["rate"] += 1
+                    raise RateLimited(
+                        f"the rate limit lets nothing pass for another {wait_s:.6g} s, which is longer than the timeout", retry_after=wait_s, where=self._options.name,
+                        hint="raise the timeout, or the rate",
+                    )
                 if self._state == "open":
-                    yield place.waiter, wait_s
-            self._refuse(taking=False)
+                    yield turn.waiter, (None if deadline is None else deadline - now) if ahead else wait_s
+                self._refuse(taking=False)
+
+    def _give_back_tokens(self, n: int) -> None:
+        """Items that had passed the rate limit did not get in after all."""
+        if self._limiter is not None and self._turns is not None:
+            self._limiter.give_back(n)
+            self._turns.wake_first()
 
     def _admitting(self, parcels: list[Parcel], promise: Durability, deadline: float | None) -> Steps[bool]:
         """Place the parcels, making or awaiting room as `when_full` says. False: they were dropped, and counted."""

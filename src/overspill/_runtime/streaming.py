@@ -75,12 +75,11 @@ class Streaming(Assembled):
         # A stream that has fallen behind may be so for hours. Its way is that of `_enqueueing`, without all that is not needed then.
         if self._overflow.items and type(item) is bytes and len(item) <= MESSAGE_MAX and not self._is_parents:
             with self._behind:
-                if self._overflow.items and self._state == "open" and (self._limiter is None or not self._limiter.take(self._clock.monotonic())):
+                if self._overflow.items and self._state == "open" and (self._limiter is None or not (self._limiter.queued or self._limiter.take(self._clock.monotonic()))):
                     try:
                         self._append(item)
                     except BaseException:
-                        if self._limiter is not None:
-                            self._limiter.give_back()
+                        self._give_back_tokens(1)
                         raise
                     if self._n_takers:
                         self._wake_taker()
@@ -96,8 +95,7 @@ class Streaming(Assembled):
                 self._refuse(taking=False)
                 self._put_last(message)
         except BaseException:
-            if self._limiter is not None:
-                self._limiter.give_back()
+            self._give_back_tokens(1)
             raise
 
     def _message(self, item: Any) -> bytes:
