@@ -4,6 +4,7 @@ A failed build fails the install: there is no slow twin to fall back to.
 """
 import os
 import platform
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -19,7 +20,7 @@ if os.environ.get("OVERSPILL_SANITIZE"):  # `make asan`
     link_args.append("-fsanitize=address,undefined")
 
 core = "src/overspill/_core"
-modules = ["limiter", "record", "segmap", "lane", "hot"]
+modules = ["limiter", "record", "segmap", "lane", "gate", "waiters", "turns", "hot"]
 
 setup(
     ext_modules=cythonize(
@@ -28,7 +29,7 @@ setup(
                 f"overspill._core.{name}",
                 [f"{core}/{name}.pyx"],
                 include_dirs=[core],
-                depends=[f"{core}/crc32c.h"] + [f"{core}/{m}.pxd" for m in modules],
+                depends=[f"{core}/crc32c.h", *glob(f"{core}/*.pxd")],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )

@@ -24,7 +24,8 @@ from overspill import (
 from overspill._runtime.clock import ManualClock
 from overspill._runtime.pump import the_pump
 from overspill._runtime.streaming import Streaming
-from overspill._runtime.waiters import Waiter
+from overspill._runtime import taking
+from overspill._runtime.waiting import Steps, blocking
 
 SCRIPTS = {**os.environ, "PYTHONPATH": str(Path(overspill.__file__).parents[1])}  # with what a sanitizer must be loaded by
 
@@ -164,8 +165,19 @@ def test_row_26_items_return_to_memory_as_room_appears_and_the_file_is_cut_to_no
 def test_row_26_a_waiting_consumer_is_woken_directly_and_an_idle_stream_does_nothing(open_stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float | None] = []
     works: list[object] = []
-    wait, work = Waiter.wait, Streaming._work
-    monkeypatch.setattr(Waiter, "wait", lambda self, timeout: (waits.append(timeout), wait(self, timeout))[1])
+    work = Streaming._work
+
+    def noted(steps: Steps[Any]) -> Steps[Any]:
+        try:
+            step = next(steps)
+            while True:
+                waits.append(step[1])
+                yield step
+                step = next(steps)
+        except StopIteration as end:
+            return end.value
+
+    monkeypatch.setattr(taking, "blocking", lambda steps: blocking(noted(steps)))
     monkeypatch.setattr(Streaming, "_work", lambda self: (works.append(self), work(self))[1])
     stream = open_stream()
     got: list[bytes] = []

@@ -16,7 +16,7 @@ from overspill import (
     AsyncHybridQueue, Durability, HybridQueue, ItemTooLarge, NotSerializable, PriorityQueue, QueueClosed, QueueFull, RateLimit, RateLimited, StreamQueue, WhenFull,
 )  # fmt: skip
 from overspill._runtime.clock import ManualClock
-from overspill._runtime.waiters import Waiter
+from overspill._core.waiters import Waiter
 
 
 def tokens(q: Any) -> float:

@@ -36,9 +36,9 @@ class Watched(HybridQueue):
     book: Ledger
     _short = False
 
-    def _write(self, parcels: Any) -> Any:
+    def _write(self, parcels: Any, append: Any) -> Any:
         try:
-            return super()._write(parcels)
+            return super()._write(parcels, append)
         except NoRoom:
             self._short = True
             raise

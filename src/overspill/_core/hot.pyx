@@ -15,15 +15,24 @@ from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 
+from .gate cimport Gate
 from .lane cimport BIG_PAYLOAD, BLOCK_ENTRIES, Block, Entry, Lane, Run, entry_place
 from .limiter cimport Limiter
 from .record cimport (
     DEAD_LINE, DELAYED_LINE, FLAG_COPIED, FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT, LINES, KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, put_id_low, record_size, seal_header,
 )
 from .segmap cimport SegmentMap
+from .waiters cimport Waiters
 
 cdef extern from "Python.h":
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
+    ctypedef int (*inquiry)(PyObject *) noexcept
+    ctypedef struct PyTypeObject:
+        traverseproc tp_traverse
+        inquiry tp_clear
     bint PyUnicode_CheckExact(object o)
     const char *PyUnicode_AsUTF8AndSize(object o, Py_ssize_t *size) except NULL
     bint PyLong_CheckExact(object o)
@@ -62,6 +71,13 @@ cdef int64_t CLOCK_TICK = 20000000  # the coarse clock is behind by no more than
 
 cdef enum:
     RISEN_MOST = 4096      # so many items that were delayed stand in their lines at once; the others that are due stay where they cost nothing
+
+
+cdef enum:
+    # How an item left: in which of the accounts it is counted in the same step in which it is settled.
+    UNCOUNTED, BY_DEQUEUE, BY_EXPIRY, BY_OVERWRITING, BY_REMOVAL, BY_CLEARING, BY_DEAD_LETTER_LIMIT
+
+DEQUEUED, EXPIRED, OVERWRITTEN, REMOVED, CLEARED, DEAD_LETTERS_FULL = BY_DEQUEUE, BY_EXPIRY, BY_OVERWRITING, BY_REMOVAL, BY_CLEARING, BY_DEAD_LETTER_LIMIT
 
 
 cdef inline uint16_t line_of_entry(const Entry *e) noexcept nogil:
@@ -114,10 +130,20 @@ cdef class Parcel:
 
 
 cdef class Claim:
-    """An item taken out of line and not yet settled. It must be settled or given back, or the queue's accounts are off by one."""
+    """An item taken out of line and not yet settled. Whoever has it settles it or gives it back; one that nobody holds any more goes back to its place by itself.
+
+    So an interruption between any two steps of a verb, be it before the claim has a name, leaves an item in line, or with the one who has it.
+    """
     cdef Entry e
     cdef readonly SegmentMap map     # None: not in the log
+    cdef HotQueue queue              # None: it is not out of line (any more), or only a copy
+    cdef uint16_t line               # out of which it is
     cdef bint marked                 # settled for now
+    cdef object __weakref__
+
+    def __del__(self):
+        if self.queue is not None:
+            self.queue.let_fall(self)
 
     def __dealloc__(self):
         Py_XDECREF(self.e.item)
@@ -178,9 +204,48 @@ cdef class Claim:
     def attempts(self, value): self.e.attempts = value
 
 
+# The garbage collector must see what a claim holds: a leased item may refer back to its queue. Cython knows only of the fields that are objects.
+cdef traverseproc traverse_claim_fields = (<PyTypeObject *>Claim).tp_traverse
+cdef inquiry clear_claim_fields = (<PyTypeObject *>Claim).tp_clear
+
+
+cdef int traverse_claim(PyObject *obj, visitproc visit, void *arg) noexcept:
+    cdef PyObject *item = (<Claim>obj).e.item
+    cdef int stop = visit(item, arg) if item != NULL else 0
+    return stop if stop else traverse_claim_fields(obj, visit, arg)
+
+
+cdef int clear_claim(PyObject *obj) noexcept:
+    cdef PyObject *item = (<Claim>obj).e.item
+    (<Claim>obj).e.item = NULL
+    clear_claim_fields(obj)
+    Py_XDECREF(item)
+    return 0
+
+
+(<PyTypeObject *>Claim).tp_traverse = traverse_claim
+(<PyTypeObject *>Claim).tp_clear = clear_claim
+
+
+@cython.final
+cdef class Head(Gate):
+    """The gate of a queue's head. Claims that were let fall while somebody else held it go back when he leaves."""
+    cdef list fallen
+
+    cdef int going(self) except -1:
+        cdef Claim claim
+        while self.fallen:
+            claim = <Claim>self.fallen.pop()
+            if claim.queue is not None:
+                claim.queue.put_back(claim)
+        return 0
+
+
 cdef class HotQueue:
     """What the hot verbs touch. The runtime's class derives from it and supplies what is called here and not defined here:
-    `_…_slow`, `_overwrite`, `_dirtied`, `_emptied`, `_relieve`, `_wake_taker`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`."""
+    `_…_slow`, `_overwrite`, `_dirtied`, `_emptied`, `_relieve`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`, `_in_line`.
+
+    What is called may be interrupted by a signal, anywhere. So it is called before the step that cannot be taken back; where it must come after, it is such that it may be called twice."""
     cdef list lanes
     cdef PyObject *lane_at[258]                       # by line
     cdef uint64_t nonempty[5]                         # of the last word nobody asks: what is in it waits for its time
@@ -212,10 +277,14 @@ cdef class HotQueue:
     cdef public int64_t _max_item_size
     cdef public Limiter _limiter                      # None: any rate
     cdef public uint64_t _poke_at                     # tail offset at which the pump should have more pages backed
-    cdef public int64_t _n_takers, _n_makers          # who waits for an item, who for room
+    cdef readonly int64_t _n_takers, _n_makers        # how many wait for an item, and for room
+    cdef readonly Waiters _takers, _makers
+    cdef readonly Gate _tail, _head
+    cdef readonly bint _is_parents                    # this process is a child that was forked while the queue was open
     cdef public int64_t _low_items, _low_bytes        # falling to these asks for attention, too: pressure has eased; -1 = never
-    cdef readonly dict _out                           # claims out of line and not yet settled, by sequence number
+    cdef readonly dict _out                           # weak references to the claims that are out of line and not yet settled, by sequence number
     cdef public uint64_t _n_enqueued, _n_dequeued, _n_expired, _n_spilled, _n_overwritten
+    cdef readonly uint64_t _n_removed, _n_cleared, _n_dead_dropped
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -228,6 +297,26 @@ cdef class HotQueue:
         self._poke_at = <uint64_t>-1
         self._low_items = self._low_bytes = -1
         self._out = {}
+        self._takers = Waiters.over(self, &self._n_takers, self._in_line)
+        self._makers = Waiters.over(self, &self._n_makers, None)
+        self.new_gates()
+
+    @cython.final
+    cdef int new_gates(self) except -1:
+        self._tail = Gate.over(self, &self._hot_in, Gate.__new__(Gate))
+        self._head = Gate.over(self, &self._hot_out, Head.__new__(Head))
+        (<Head>self._head).fallen = []
+        return 0
+
+    def _belongs_to_parent(self):
+        """After a fork, in the child: nobody holds a gate here, and nothing may be done with the queue. Said once, for asking the kernel at every call would cost more than the call."""
+        self._hot_in = self._hot_out = False
+        self._is_parents = True
+        self.new_gates()
+
+    def _in_line(self):
+        """What there is to take, wherever it is kept; expired items count as long as nobody has met them."""
+        return self._waiting
 
     # --- the public verbs
 
@@ -312,6 +401,8 @@ cdef class HotQueue:
         return self._dequeue_batch_slow(out, n, timeout)
 
     def __len__(self):
+        if self._is_parents:
+            self._refuse(True)
         return self._waiting  # which is what the runtime reads: a face may say something else here
 
     def __bool__(self):
@@ -320,6 +411,8 @@ cdef class HotQueue:
     @property
     def size(self):
         """Items waiting, in memory and on disk; leased ones are not counted."""
+        if self._is_parents:
+            self._refuse(True)
         return self._waiting
 
     @property
@@ -374,28 +467,48 @@ cdef class HotQueue:
         cdef Entry e
         if not self._hot_out or self._commits or not self.take_hot(&e, True):
             return NULL  # POWER: until a sync covers it, it must be possible to take it back
-        self.settle_entry(&e)
+        if e.segment != NULL:
+            self.settle_taken(&e)
         self._n_dequeued += 1
-        if self._n_makers:
-            self._room_made()
+        if self._n_makers or (self._resident <= self._low_items and self._resident_bytes <= self._low_bytes):
+            self.gone_with(e.item)
+        return e.item
+
+    @cython.final
+    cdef int gone_with(self, PyObject *item) except -1:
+        """As `gone`, before the item is handed out: if that is interrupted, nobody has it."""
+        try:
+            self.gone()
+        except BaseException:
+            Py_XDECREF(item)
+            raise
+        return 0
+
+    @cython.final
+    cdef int gone(self) except -1:
+        """An item has left, and somebody may want to know."""
+        try:
+            if self._n_makers:
+                self._room_made()
+        except BaseException:
+            self._makers.wake_first()  # he looks for himself
+            raise
         if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
             self._eased()
-        return e.item
+        return 0
 
     @cython.final
     cdef Py_ssize_t take_many_hot(self, list out, Py_ssize_t most) except -1:
         cdef Entry e
         cdef Py_ssize_t n = 0
         while n < most and self._hot_out and not self._commits and self.take_hot(&e, True):
-            self.settle_entry(&e)
+            if e.segment != NULL:
+                self.settle_taken(&e)
             self._n_dequeued += 1
             n += 1
             PyList_Append(out, <object>e.item)
             Py_DECREF(<object>e.item)
-        if self._n_makers:
-            self._room_made()
-        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
-            self._eased()
+        self.gone()
         return n
 
     # --- time
@@ -499,21 +612,29 @@ cdef class HotQueue:
             if map is None or not map.has_room(record_size(n), 1, priority) or not self.granted(1):
                 return 0
             self.put_logged(map, lane, item, p, <uint32_t>n, kind, priority)
-            if not map.dirty:
-                self._dirtied(map)
-            if map.tail >= self._poke_at:
-                self._poke()
         else:
+            map = None
             if self._resident >= self._budget_items or self._resident_bytes + n > self._budget_bytes or not self.granted(1):
                 return 0
             self.put_unlogged(lane, item, <uint32_t>n, kind, priority)
+        if self._n_takers:
+            self._takers.wake_first()
+        if map is not None:
+            self.grown(map)
         if self._waiting > self._most_items:
             self.overwrite()
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self.over()
-        if self._n_takers:
-            self._wake_taker()
         return 1
+
+    @cython.final
+    cdef inline int grown(self, SegmentMap map) except -1:
+        """Something was appended. If this is interrupted, the next who appends says it."""
+        if not map.dirty:
+            self._dirtied(map)
+        if map.tail >= self._poke_at:
+            self._poke()
+        return 0
 
     @cython.final
     cdef inline bint is_all(self, Lane lane) noexcept:
@@ -548,9 +669,11 @@ cdef class HotQueue:
         e.ordinal = 0
         self._n_enqueued += 1
         self._n_overwritten += 1
-        if self._n_takers:
-            self._wake_taker()
-        Py_XDECREF(old)  # last: it may run any code
+        try:
+            if self._n_takers:
+                self._takers.wake_first()
+        finally:
+            Py_XDECREF(old)  # last: it may run any code
         return 1
 
     @cython.final
@@ -560,11 +683,10 @@ cdef class HotQueue:
         if not self.take_hot(&e, False):
             self._overwrite()
             return 0
+        if e.segment != NULL:
+            self.settle_taken(&e)
         self._n_overwritten += 1
-        try:
-            self.settle_entry(&e)
-        finally:
-            Py_XDECREF(e.item)
+        Py_XDECREF(e.item)
         return 0
 
     @cython.final
@@ -735,11 +857,8 @@ cdef class HotQueue:
             if map is None or not map.has_room(total, count, priority) or not self.granted(count):
                 return 0
             self.put_batch_logged(map, lane, priority, items, count, total_bytes)
-            if not map.dirty:
-                self._dirtied(map)
-            if map.tail >= self._poke_at:
-                self._poke()
         else:
+            map = None
             if self._resident + count > self._budget_items or self._resident_bytes + total_bytes > self._budget_bytes or not self.granted(count):
                 return 0
             for i in range(count):
@@ -751,10 +870,12 @@ cdef class HotQueue:
                 else:
                     p = PyUnicode_AsUTF8AndSize(item, &n)
                     self.put_unlogged(lane, item, <uint32_t>n, KIND_STR, priority)
+        if self._n_takers:
+            self._takers.wake_first()
+        if map is not None:
+            self.grown(map)
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self.over()
-        if self._n_takers:
-            self._wake_taker()
         return 1
 
     def _join_back(self, list items not None, uint8_t priority):
@@ -905,21 +1026,70 @@ cdef class HotQueue:
     @cython.final
     cdef int settle_entry(self, Entry *e) except -1:
         """Mark the record of an item that has left: done."""
+        if self.mark_entry(e):
+            self.empty(<SegmentMap>e.segment)
+        return 0
+
+    @cython.final
+    cdef int mark_entry(self, Entry *e) except -1:
+        """Mark the record of an item that has left; 1 if nothing is left in its segment, which is then to be said. If it raises, nothing is marked."""
         cdef SegmentMap map
         if e.segment == NULL:
             return 0
         map = <SegmentMap>e.segment
-        while map.head == NULL:
-            if map.retired:
+        while map.head == NULL or not map.dirty:
+            if map.head != NULL:
+                self._dirtied(map)  # first, for it may be interrupted, and a sync must not miss the mark
+            elif map.retired:
                 self.follow(e)
                 map = <SegmentMap>e.segment
             else:
                 map.owner.attach()
         map.mark(<uint64_t>e.offset8 * 8)
-        if not map.dirty:
-            self._dirtied(map)
+        return map.live == 0 and map is not self._tail_map
+
+    @cython.final
+    cdef int settle_taken(self, Entry *e) except -1:
+        """Settle what `take_hot` gave of the log. On an error it is back in its line."""
+        cdef SegmentMap map = <SegmentMap>e.segment
+        if map.head != NULL and map.dirty:
+            map.mark(<uint64_t>e.offset8 * 8)
+            if map.live == 0 and map is not self._tail_map:
+                self.empty(map)
+            return 0
+        try:
+            self.mark_entry(e)
+        except BaseException:
+            self.put_back_entry(e)
+            raise
+        map = <SegmentMap>e.segment
         if map.live == 0 and map is not self._tail_map:
+            self.empty(map)
+        return 0
+
+    @cython.final
+    cdef int put_back_entry(self, Entry *e) except -1:
+        """An item that has just left its line joins it again, at its place; what the disk has of it is not kept in memory."""
+        cdef PyObject *item = NULL
+        if e.segment != NULL:
+            item, e.item = e.item, NULL
+            e.direct = e.resident = 0
+        else:
+            e.resident = 1
+        self.enter_heap(self.lane(e.priority), e)
+        if self._n_takers:
+            self._takers.wake_first()
+        Py_XDECREF(item)
+        return 0
+
+    @cython.final
+    cdef int empty(self, SegmentMap map) except -1:
+        """Nothing is left in a segment. Nobody else would find that out, so an interruption has to wait until it is said."""
+        try:
             self._emptied(map)
+        except BaseException:
+            self._emptied(map)
+            raise
         return 0
 
     @cython.final
@@ -948,7 +1118,7 @@ cdef class HotQueue:
         """The first item of one lane; 0 if it has none (any more)."""
         while self.leave(lane, out, NO_LIMIT):
             if out.expiry_ns and out.expiry_ns <= self.exact_now():
-                self._expire(self.claim_of(out))
+                self._expire(self.claim_out(out, lane.line))
             elif out.item != NULL or self.recall(out, lane):
                 return 1
         return 0
@@ -1069,21 +1239,69 @@ cdef class HotQueue:
         if self._next_due != NO_LIMIT:
             self._promote_due()
         if self.take(&e):
-            return self.claim_out(&e)
+            return self.claim_out(&e, e.priority)
         return None
 
     @cython.final
-    cdef Claim claim_out(self, Entry *e):
+    cdef Claim claim_out(self, Entry *e, uint16_t line):
         cdef Claim claim = self.claim_of(e)
-        self._out[e.sequence] = claim
+        self.went_out(claim, line)
         return claim
+
+    @cython.final
+    cdef int went_out(self, Claim claim, uint16_t line) except -1:
+        """A claim is out of a line, and goes back there unless it is settled or set apart."""
+        claim.queue, claim.line = self, line
+        self._out[claim.e.sequence] = PyWeakref_NewRef(claim, None)
+        return 0
+
+    @cython.final
+    cdef int came_in(self, Claim claim) except -1:
+        """A claim is settled, or its item in a line again."""
+        self._out.pop(claim.e.sequence, None)
+        claim.queue = None
+        return 0
+
+    @cython.final
+    cdef int let_fall(self, Claim claim) except -1:
+        """Nobody has the claim any more: whoever took it was interrupted. Its item goes back, now or when the head is left by who holds it. Waits for nothing: this may be called anywhere."""
+        if self._is_parents:
+            return 0
+        if not self._head.try_enter():
+            (<Head>self._head).fallen.append(claim)
+            return 0
+        try:
+            self.put_back(claim)
+        finally:
+            self._head.leave_it()
+        return 0
+
+    @cython.final
+    cdef int put_back(self, Claim claim) except -1:
+        """Give a claim back, in memory if there is room."""
+        if claim.line >= DELAYED_LINE:
+            self.unmark(claim)
+            self._set_apart(claim, claim.line, <int64_t>claim.e.ordinal, True)
+            return 0
+        self._give_back(claim, self._resident < self._budget_items and self._resident_bytes + claim.e.nbytes <= self._budget_bytes)
+        if self._n_takers:
+            self._takers.wake_first()
+        return 0
+
+    def _claims_out(self):
+        """The claims that are out of line and not yet settled."""
+        return [<object>PyWeakref_GetObject(reference) for reference in self._out.values() if <object>PyWeakref_GetObject(reference) is not None]
+
+    def _return(self, Claim claim not None):
+        """Give a claim back to its old place, in memory if there is room; the claim is spent. Caller holds the head."""
+        self.put_back(claim)
 
     def _claim_from(self, uint16_t line, bint unread=False):
         """Take the first item of one line; `unread`: without a look at expiry and payload. Caller holds the head."""
         cdef Entry e
         cdef Lane lane = self.lane(line)
         if self.leave(lane, &e, NO_LIMIT) if unread else self.take_from(lane, &e):
-            return self.claim_out(&e)
+            return self.claim_out(&e, line)
         return None
 
     def _expire_first(self, uint8_t priority):
@@ -1098,7 +1316,7 @@ cdef class HotQueue:
                 expiry = self.first_expiry(lane)
                 if not expiry or expiry > self.exact_now() or not self.leave(lane, &e, NO_LIMIT):
                     break
-                self._expire(self.claim_of(&e))
+                self._expire(self.claim_out(&e, priority))
                 n += 1
         return n
 
@@ -1120,7 +1338,7 @@ cdef class HotQueue:
         delayed = <Lane>self.lane_at[DELAYED_LINE]
         while self._risen < RISEN_MOST and self.leave(delayed, &e, now):
             if e.expiry_ns and e.expiry_ns <= now:
-                self._expire(self.claim_of(&e))
+                self._expire(self.claim_out(&e, DELAYED_LINE))
                 continue
             lane = self.lane(e.priority)
             item = NULL
@@ -1134,7 +1352,7 @@ cdef class HotQueue:
             Py_XDECREF(item)
             n += 1
             if self._n_takers:
-                self._wake_taker()
+                self._takers.wake_first()
         self._next_due = delayed.next_time()
         return n
 
@@ -1142,7 +1360,7 @@ cdef class HotQueue:
         """Put a claimed item into a line ordered by time; the claim is spent. `loose`: its record is not listed there, or under another time."""
         cdef Lane lane = self.lane(line)
         cdef PyObject *item = NULL
-        self._out.pop(claim.e.sequence, None)
+        self.came_in(claim)
         if not loose:
             self._departed.discard(claim.e.sequence)
         if claim.e.segment == NULL:
@@ -1179,7 +1397,7 @@ cdef class HotQueue:
     def _spend(self, Claim claim not None):
         """The claimed item is in line again under another number. Of the claim only the address of its record is left."""
         cdef PyObject *item = claim.e.item
-        self._out.pop(claim.e.sequence, None)
+        self.came_in(claim)
         self._departed.discard(claim.e.sequence)
         if claim.e.segment != NULL:
             self.follow(&claim.e)
@@ -1232,27 +1450,41 @@ cdef class HotQueue:
         """Take the first item as a Claim if that needs no lock; else None."""
         cdef Entry e
         if self._hot_out and self.take_hot(&e, False):
-            return self.claim_out(&e)
+            return self.claim_out(&e, e.priority)
         return None
 
-    def _settle(self, Claim claim not None, bint dequeued=False):
-        """Mark a claimed item as done; `dequeued` counts it as delivered."""
-        self.settle_entry(&claim.e)
+    def _settle(self, Claim claim not None, int how=UNCOUNTED):
+        """Mark a claimed item as done, and count in which way it left."""
+        cdef bint emptied = self.mark_entry(&claim.e)
         if claim.e.segment != NULL:
             claim.map = <SegmentMap>claim.e.segment
-        if dequeued:
-            self._n_dequeued += 1
-        self._out.pop(claim.e.sequence, None)
+        self.came_in(claim)
+        self.count(how)
         if self._departed:
             self._departed.discard(claim.e.sequence)
-        if self._n_makers:
-            self._room_made()
-        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
-            self._eased()
+        if emptied:
+            self.empty(claim.map)
+        self.gone()
+
+    @cython.final
+    cdef int count(self, int how) except -1:
+        if how == BY_DEQUEUE:
+            self._n_dequeued += 1
+        elif how == BY_EXPIRY:
+            self._n_expired += 1
+        elif how == BY_OVERWRITING:
+            self._n_overwritten += 1
+        elif how == BY_REMOVAL:
+            self._n_removed += 1
+        elif how == BY_CLEARING:
+            self._n_cleared += 1
+        elif how == BY_DEAD_LETTER_LIMIT:
+            self._n_dead_dropped += 1
+        return 0
 
     def _holds(self, Claim claim not None):
         """Whether the claim is out and not yet settled; False once it was given back or settled, by whomever."""
-        return self._out.get(claim.e.sequence) is claim
+        return claim.queue is self
 
     def _settle_for_now(self, Claim claim not None):
         """Mark a claimed item as done, as a sync is to cover it before it is handed out. It stays out until `_confirm`; `_give_back` takes the mark back."""
@@ -1266,27 +1498,30 @@ cdef class HotQueue:
         map.hold(<uint64_t>claim.e.offset8 * 8)
         claim.marked = True
         if not map.dirty:
-            self._dirtied(map)
+            self._dirtied(map)  # interrupted: the claim is given back, and with it the mark
 
     def _confirm(self, Claim claim not None):
         """An item that was settled for now is handed out. False if its claim is not held any more: it is back in line, or in its file."""
         cdef SegmentMap map
-        if self._out.get(claim.e.sequence) is not claim:
+        if claim.queue is not self:
             return False
-        del self._out[claim.e.sequence]
+        self.came_in(claim)
         self._n_dequeued += 1
+        if self._departed:
+            self._departed.discard(claim.e.sequence)
         if claim.marked:
             claim.marked = False
             self.follow(&claim.e)
             map = <SegmentMap>claim.e.segment
             map.let_go()
             if map.live == 0 and map is not self._tail_map:
-                self._emptied(map)
-        if self._n_makers:
-            self._room_made()
-        if self._resident <= self._low_items and self._resident_bytes <= self._low_bytes:
-            self._eased()
+                self.empty(map)
+        self.gone()
         return True
+
+    def _confirm_all(self, list taken not None):
+        """Hand out (claim, item) pairs: the items of those that are still held."""
+        return [item for claim, item in taken if self._confirm(claim)]
 
     def _locate(self, Claim claim not None):
         """Where a claimed item's record is now: (map, offset), (None, 0) if it has none."""
@@ -1300,13 +1535,8 @@ cdef class HotQueue:
         """Return a claimed item to its old place; the claim is spent."""
         cdef Lane lane = self.lane(claim.e.priority)
         cdef PyObject *item
-        if claim.marked:
-            self.follow(&claim.e)
-            (<SegmentMap>claim.e.segment).unmark(<uint64_t>claim.e.offset8 * 8)
-            claim.marked = False
-            if not (<SegmentMap>claim.e.segment).dirty:
-                self._dirtied(<SegmentMap>claim.e.segment)
-        self._out.pop(claim.e.sequence, None)
+        cdef SegmentMap map = self.unmark(claim)
+        self.came_in(claim)
         if claim.e.segment == NULL:
             keep_payload = True
         item = claim.e.item
@@ -1319,6 +1549,18 @@ cdef class HotQueue:
         self.enter_heap(lane, &claim.e)
         claim.e.item = NULL
         Py_XDECREF(item)
+        if map is not None and not map.dirty:
+            self._dirtied(map)
+
+    @cython.final
+    cdef SegmentMap unmark(self, Claim claim):
+        """Take back the mark of what was settled for now; the segment in which that was, None if it was not."""
+        if not claim.marked:
+            return None
+        self.follow(&claim.e)
+        claim.marked = False
+        (<SegmentMap>claim.e.segment).unmark(<uint64_t>claim.e.offset8 * 8)
+        return <SegmentMap>claim.e.segment
 
     def _peek(self):
         """The first item as (stored, direct, kind, codec, nbytes), left in line; None if there is none. Caller holds the head."""
@@ -1416,6 +1658,51 @@ cdef class HotQueue:
             i += 1
         map.publish(at, &first)
         return offsets
+
+    def _append(self, SegmentMap map not None, list parcels not None, list offsets, uint64_t total):
+        """Numbered parcels become a part of the log, as one batch; returns their offsets. `offsets` are given if their bytes are in the file already, behind the tail. Caller holds the tail."""
+        if offsets is None:
+            return self._log_mapped(map, parcels)
+        map.appended(total, len(parcels))
+        return offsets
+
+    def _append_and_join(self, SegmentMap map not None, list parcels not None, list offsets, uint64_t total):
+        """As `_append`, and they join their lines in the same step: what is in the log is in line."""
+        cdef Parcel parcel
+        offsets = self._append(map, parcels, offsets, total)
+        for parcel, offset in zip(parcels, offsets):
+            self._join(parcel, map, offset, True)
+        if self._n_takers:
+            self._takers.wake_first()
+
+    def _append_and_stage(self, uint16_t line, SegmentMap map not None, list parcels not None, list offsets, uint64_t total):
+        """As `_append`, of items that wait in this line already: in the same step they are told where their records are."""
+        cdef Parcel parcel
+        offsets = self._append(map, parcels, offsets, total)
+        for parcel, offset in zip(parcels, offsets):
+            self._staged(line, parcel.sequence, map, offset, parcel.codec)
+
+    def _join_unlogged(self, list parcels not None):
+        """Numbered parcels join their lines in one step, in memory only."""
+        cdef Parcel parcel
+        for parcel in parcels:
+            self._join(parcel, None, 0, True)
+        if self._n_takers:
+            self._takers.wake_first()
+
+    def _join_again(self, Parcel parcel not None, SegmentMap map, uint64_t offset, Claim claim not None):
+        """A claimed item joins a line under another number, in the same step in which the claim is spent; it has been counted long ago."""
+        self._join(parcel, map, offset, map is None)
+        self._n_enqueued -= 1
+        self._spend(claim)
+
+    def _remove(self, Claim seen not None):
+        """Settle an item of which `seen` is a copy, wherever in line it is, or where it waits for its time; False if it has left. Caller holds the head."""
+        cdef Claim claim = self._pull_out(seen.e.priority, seen.e.sequence) or self._pull_out(DELAYED_LINE, seen.e.sequence)
+        if claim is None:
+            return self._remove_cold(seen, BY_REMOVAL)
+        self._settle(claim, BY_REMOVAL)
+        return True
 
     def _render(self, SegmentMap map not None, uint64_t at, list parcels not None, uint32_t batch_left):
         """The bytes of these records as they stand from offset `at` on; `batch_left` more of their batch follow. For the plain writer."""
@@ -1685,8 +1972,8 @@ cdef class HotQueue:
                 return self.claim_of(&e)
 
     @cython.final
-    cdef object seen(self, Entry *e):
-        cdef Claim claim = Claim.__new__(Claim)
+    cdef object seen(self, Claim claim, Entry *e):
+        """A copy in a new claim. That is made before the entry is looked for: making it may let the garbage collector run, and that may let a claim fall."""
         claim.e = e[0]
         Py_XINCREF(claim.e.item)
         if e.segment != NULL:
@@ -1697,10 +1984,13 @@ cdef class HotQueue:
         """Copies of the lane's heap items, in order, as Claims that must be neither settled nor given back."""
         cdef Lane lane = self.lane(line)
         cdef Py_ssize_t i
+        cdef Claim claim
         out = []
         for i in range(lane.heap_n):
             if not lane.heap[i].gone:
-                out.append(self.seen(&lane.heap[i]))
+                claim = Claim.__new__(Claim)
+                if i < lane.heap_n:
+                    out.append(self.seen(claim, &lane.heap[i]))
         out.sort(key=(lambda claim: claim.time_ns) if lane.timed else (lambda claim: claim.place))
         return out
 
@@ -1723,7 +2013,7 @@ cdef class HotQueue:
                     if skip:
                         skip -= 1
                     elif most and block.entries[i].enqueued_ns >= since_ns:
-                        out.append(self.seen(&block.entries[i]))
+                        out.append(self.seen(Claim.__new__(Claim), &block.entries[i]))
                         most -= 1
             begin = 0
             block = block.next
@@ -1747,16 +2037,18 @@ cdef class HotQueue:
     def _pull_out(self, uint16_t line, uint64_t sequence):
         """Take a ring or heap item out of the middle, as a Claim; None if it is not there. Its entry stays behind, to be skipped."""
         cdef Lane lane = self.lane(line)
+        cdef Claim claim = Claim.__new__(Claim)
         cdef Entry *e = self.find(lane, sequence)
         cdef Py_ssize_t i
-        cdef Claim claim
         if e == NULL:
             for i in range(lane.heap_n):
                 if lane.heap[i].sequence == sequence:
                     e = &lane.heap[i]
         if e == NULL or e.gone:
             return None
-        claim = self.claim_of(e)
+        claim.e = e[0]
+        if e.segment != NULL:
+            claim.map = <SegmentMap>e.segment
         e.item = NULL
         e.gone = 1
         self.counted(line, -1)
@@ -1767,19 +2059,24 @@ cdef class HotQueue:
         if e.resident:
             self.made_resident(lane, e, -1)
             claim.e.resident = 0
+        self.went_out(claim, line)
         return claim
 
-    def _remove_cold(self, Claim seen not None):
-        """Settle a cold record that `_read` showed; False if it has left its line meanwhile. Caller holds the head."""
+    def _remove_cold(self, Claim seen not None, int how=UNCOUNTED):
+        """Settle a cold record that `_read` showed, and count in which way it left; False if it has left its line meanwhile. Caller holds the head."""
         cdef SegmentMap map
+        cdef bint emptied
         if seen.e.segment == NULL or seen.e.sequence in self._out or seen.e.sequence in self._departed:
             return False
         self.follow(&seen.e)
         map = <SegmentMap>seen.e.segment
         if map.is_spent(<uint64_t>seen.e.offset8 * 8):
             return False
-        self.settle_entry(&seen.e)
+        emptied = self.mark_entry(&seen.e)
         self.counted(line_of_entry(&seen.e), -1)
+        self.count(how)
+        if emptied:
+            self.empty(<SegmentMap>seen.e.segment)
         return True
 
     def _drop_runs(self, SegmentMap map not None):

@@ -530,10 +530,20 @@ cdef class SegmentMap:
 
     cdef int marked_elsewhere(self, uint64_t offset) except -1:
         """A mark was set: plain, hand the word to the file; under compaction, settle the copy as well."""
+        cdef uint32_t slot
+        cdef uint64_t *word
         if self.twin is not None:
             self.twin.mark(self.copy_of(offset))
         if self.plain:
-            self.write(self, MARKS_START + 8 * (((offset - self.records_start) // SLOT_SIZE) >> 5), 8)
+            try:
+                self.write(self, MARKS_START + 8 * (((offset - self.records_start) // SLOT_SIZE) >> 5), 8)
+            except BaseException:
+                # Interrupted, perhaps by a signal and after the file had it: it is not marked, here or there.
+                slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
+                word = <uint64_t *>(self.head + MARKS_START) + (slot >> 5)
+                self._store_word(word, <uint32_t>word[0] & ~(<uint32_t>1 << (slot & 31)), slot >> 5)
+                self.write(self, MARKS_START + 8 * (slot >> 5), 8)
+                raise
         return 0
 
     cdef int hold(self, uint64_t offset) except -1:
@@ -564,7 +574,11 @@ cdef class SegmentMap:
         self.held -= 1
         self.unmarked += 1
         if self.plain:
-            self.write(self, MARKS_START + 8 * (slot >> 5), 8)
+            try:
+                self.write(self, MARKS_START + 8 * (slot >> 5), 8)
+            except BaseException:
+                self.write(self, MARKS_START + 8 * (slot >> 5), 8)
+                raise
         return 0
 
     def settle(self, uint64_t offset):

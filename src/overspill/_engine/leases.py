@@ -3,6 +3,9 @@
 A lease is a claim with a deadline and a token. The token fences: an ack with a token that is no longer in the book is late, whatever happened since, and two leases
 never hold the same item because an item enters the book when it leaves its line and leaves the book before it goes back.
 
+Each method may be interrupted between any two of its steps: a deadline that nobody has is passed over, a lease without one would be held for ever, so the deadline comes first and goes last
+(whoever grants or extends keeps others from doing so meanwhile).
+
 No clock: `now` is monotonic seconds, handed in. No thread: whoever keeps time asks `next_deadline`. Not locked: each method is a few dictionary operations that
 take or give the lease as a whole, so that of two who want the same lease one gets it and the other is told that it is gone.
 """
@@ -10,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Iterator
 from itertools import chain, compress
 from operator import itemgetter
@@ -34,13 +36,12 @@ class Leases:
         return len(self._held)
 
     def grant(self, claim: Any, until: float) -> int:
-        """Enter a lease; returns its token. Up to infinity: until somebody ends it."""
+        """Enter a lease; returns its token."""
         token = next(self._tokens)
+        heapq.heappush(self._deadlines, (until, token))
         self._held[token] = (claim, until)
-        if until < math.inf:
-            heapq.heappush(self._deadlines, (until, token))
-            if len(self._deadlines) > 2 * len(self._held) + _ENDED_MOST:
-                self._forget_ended()
+        if len(self._deadlines) > 2 * len(self._held) + _ENDED_MOST:
+            self._forget_ended()
         return token
 
     def _forget_ended(self) -> None:
@@ -61,17 +62,21 @@ class Leases:
         held = self._held.get(token)
         if held is None:
             return False
-        self._held[token] = (held[0], until)
         heapq.heappush(self._deadlines, (until, token))
+        self._held[token] = (held[0], until)
         return True
 
     def overdue(self, now: float) -> Iterator[Any]:
         """End every lease whose time is up, and yield its claim."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, token = heapq.heappop(self._deadlines)
-            held = self._held.get(token)
+            entry = self._deadlines[0]
+            held = self._held.get(entry[1])
             # An entry may be of an ended lease, or of a deadline that has been moved since.
-            if held is not None and held[1] <= now and self._held.pop(token, None) is not None:
+            overdue = held is not None and held[1] <= now and self._held.pop(entry[1], None) is not None
+            if self._deadlines and self._deadlines[0] is entry:
+                heapq.heappop(self._deadlines)
+            if overdue:
+                assert held is not None
                 yield held[0]
 
     def next_deadline(self) -> float | None:

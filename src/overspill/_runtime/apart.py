@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from .._core.hot import Claim, Parcel
+from .._core.hot import DEAD_LETTERS_FULL, Claim, Parcel
 from .._store import layout
 from .._store.layout import Death, Origin
 from .._store.log import NoRoom
@@ -111,9 +111,8 @@ class Apart(Putting):
             claim = self._claim_from(layout.DEAD_LINE)
             if claim is None:
                 return
+            self._settle(claim, DEAD_LETTERS_FULL)
             self._forget_death(claim)
-            self._settle(claim)
-            self._dropped["dead_letters_full"] += 1
             self._tell_dropped(claim, "dead_letters_full")
 
     def _death_of(self, claim: Claim) -> Death:
@@ -145,15 +144,13 @@ class Apart(Putting):
         if map is not None:
             parcel.flags = layout.RECORD_FLAG_MOVED
         try:
-            segment, offsets = (None, [0]) if map is None and not self._logs else self._write([parcel])
+            segment, offsets = (None, [0]) if map is None and not self._logs else self._write([parcel], self._append)
         except NoRoom:
             self._return_dead(claim, death)
             raise
         self._number([parcel])
         self._forget_death(claim)
-        self._join(parcel, segment.map if segment else None, offsets[0], segment is None)
-        self._n_enqueued -= 1  # it has been counted long ago
-        self._spend(claim)
+        self._join_again(parcel, segment.map if segment else None, offsets[0], claim)
         if segment is not None:
             if not segment.map.dirty:
                 self._dirtied(segment.map)
@@ -162,7 +159,7 @@ class Apart(Putting):
                 assert self._log is not None
                 self._log.moved(map.owner, segment, partial(self._settle_record, claim))
         if self._n_takers:
-            self._wake_taker()
+            self._takers.wake()
 
     # --- moving
 
@@ -182,7 +179,7 @@ class Apart(Putting):
         parcel = self._parcel_of(claim, flags | (layout.RECORD_FLAG_MOVED if origin else 0), extension)
         parcel.attempts, parcel.time_ns = attempts, time_ns
         try:
-            segment, offsets = self._write([parcel])
+            segment, offsets = self._write([parcel], self._append)
         except NoRoom:
             if death is not None:
                 self._deaths[claim.sequence] = death

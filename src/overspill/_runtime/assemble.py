@@ -31,13 +31,11 @@ from ..stats import REFUSALS, QueueStats
 from .clock import Clock, SystemClock
 from .commit import GroupCommit
 from .dead_letters import DeadLetters
-from .gate import Gate
 from .keeping import Keeping
 from .pump import the_pump
 from .sync_times import SyncTimes
-from .turns import Turns
-from .waiters import Waiters
-from .waiting import Errand, Steps, blocking
+from .._core.turns import Turns
+from .waiting import Steps, blocking
 
 __all__ = ["Assembled"]
 
@@ -63,9 +61,6 @@ class Assembled(Keeping):
         self._compression = codec_number(options.compression)
         self._log = self._disk = self._lock = self._quarantine = None
         self._pump = None
-        self._tail, self._head = Gate(self, "_hot_in"), Gate(self, "_hot_out")
-        self._takers = Waiters(lambda n: setattr(self, "_n_takers", n), self._in_line)
-        self._makers = Waiters(lambda n: setattr(self, "_n_makers", n), lambda: True)
         self._leases = Leases()
         self._deaths, self._exhausted, self._heartbeats = {}, [], {}
         self._dead_letters = DeadLetters(self)
@@ -173,10 +168,10 @@ class Assembled(Keeping):
         if self._is_parents or self._state == "closed":
             return
         deadline = None if drain is None else self._clock.monotonic() + seconds("drain", drain)
-        yield from Errand(self._stop_intake).steps()
+        yield from self._errand(self._stop_intake).steps()
         if deadline is not None:
             yield from self._draining(deadline)
-        yield from Errand(self._end).steps()
+        yield from self._errand(self._end).steps()
 
     def _end(self) -> None:
         """The second half of `close`."""
@@ -214,7 +209,7 @@ class Assembled(Keeping):
 
     def _entrusted(self) -> int:
         """Items that were found or put and that somebody has to deal with, or has: neither expired nor given up. Of a closed queue, what was taken."""
-        gone = self._n_expired + self._removed + self._cleared + self._n_quarantined + sum(self._drops().values())
+        gone = self._n_expired + self._n_removed + self._n_cleared + self._n_quarantined + sum(self._drops().values())
         there = self._waiting if self._state == "closed" else 0
         return self._n_recovered + self._n_enqueued + self._dropped_unseen - gone - there
 
@@ -256,8 +251,8 @@ class Assembled(Keeping):
         for token in list(self._leases._held):
             self._leases.end(token)
         self._bury_all_exhausted()
-        for claim in list(self._out.values()):  # leased, or taken by somebody who waits for the sync
-            self._give_back(claim, False)
+        for claim in self._claims_out():  # leased, or taken by somebody who waits for the sync
+            self._return(claim)
         self._stage_all()
         self._tail_map = None
         log.close(self._next_sequence)
@@ -329,6 +324,8 @@ class Assembled(Keeping):
 
     def stats(self) -> QueueStats:
         """The queue's accounts, as one frozen `QueueStats`."""
+        if self._is_parents:
+            self._refuse(taking=True)
         with self._tail, self._head:
             log, latency = self._log, self._sync_times.look()
             disk_bytes = log.used_bytes if log is not None else 0
@@ -338,7 +335,7 @@ class Assembled(Keeping):
                 disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
                 disk_ratio=disk_bytes / log.max_bytes if log is not None else 0.0, pressure=self.pressure,
                 enqueued=self._n_enqueued + self._dropped_unseen, dequeued=self._n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,
-                expired=self._n_expired, dropped=self._drops(), removed=self._removed, cleared=self._cleared, quarantined=self._n_quarantined,
+                expired=self._n_expired, dropped=self._drops(), removed=self._n_removed, cleared=self._n_cleared, quarantined=self._n_quarantined,
                 recovered=self._n_recovered, spilled=self._n_spilled, delayed=self._delayed, dead_letters=self._dead,
                 oldest_age=None if not oldest_ns else max(0.0, (self._now_ns() - oldest_ns) / 1e9),
                 segments=len(log) if log is not None else 0, syncs=log.sync_count if log is not None else 0,
@@ -356,8 +353,9 @@ class Assembled(Keeping):
 
     def _drops(self) -> dict[str, int]:
         drops = Counter(self._dropped)
-        if self._n_overwritten:
-            drops["full_oldest"] += self._n_overwritten
+        for reason, n in (("full_oldest", self._n_overwritten), ("dead_letters_full", self._n_dead_dropped)):
+            if n:
+                drops[reason] += n
         return dict(drops)
 
     def _oldest_cold_ns(self) -> int:
@@ -384,9 +382,7 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     for queue in list(_open_queues):
         # The child shares files and mapping with its parent: whatever it did here would be done to the parent's queue.
-        queue._is_parents = True
-        queue._hot_in = queue._hot_out = False
-        queue._tail, queue._head = Gate(queue, "_hot_in"), Gate(queue, "_hot_out")
+        queue._belongs_to_parent()
     _open_queues.clear()
 
 

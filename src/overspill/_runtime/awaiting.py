@@ -15,7 +15,7 @@ from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
 
-from .waiters import Waiter
+from .._core.waiters import Waiter
 from .waiting import Errand, Steps
 
 __all__ = ["awaiting"]
@@ -89,6 +89,9 @@ class _Desk:
             loop.call_soon_threadsafe(self._resume_all)
         except RuntimeError:  # closed just now
             return False
+        except BaseException:  # interrupted: who comes next takes it that the loop has been told
+            loop.call_soon_threadsafe(self._resume_all)
+            raise
         return True
 
     def _resume_all(self) -> None:

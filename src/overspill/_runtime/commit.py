@@ -5,15 +5,16 @@ covers them all. Nobody waits for more than the sync under way and the next.
 
 A thread that leads syncs itself. A task cannot, as its event loop would stand still: where only tasks wait, the *committer* leads, a thread of the process that is there as
 long as it has rounds to lead. Threads and tasks share the same rounds.
+
+A leader may be interrupted anywhere. Then those who joined its round are in line again, and somebody else leads the next one; the order of the steps here is such that nobody is forgotten.
 """
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
 from collections.abc import Callable
 
-from .waiters import Waiter
+from .._core.waiters import Waiter
+from .standby import committer
 
 __all__ = ["Follower", "GroupCommit"]
 
@@ -46,7 +47,7 @@ class Follower(Waiter):
         """A task waits: somebody else must sync for it."""
         super().call(wake_up)
         if self._commit.join(self):
-            _committer.lead(self._commit)
+            committer.do(self._commit.lead)
 
     def covered(self, error: BaseException | None) -> None:
         """The sync it waited for is over."""
@@ -98,78 +99,43 @@ class GroupCommit:
         try:
             with self._mutex:
                 covered, self._line = self._line, []
-            self._sync()
-        except Exception as raised:
-            error = raised
+            try:
+                self._sync()
+            except Exception as raised:
+                error = raised
+            self._next_round(leader)
+            for follower in covered:
+                follower.covered(error)
         except BaseException:
-            # The leader was interrupted, not the disk: somebody else must sync for them.
+            # The leader was interrupted, not the disk: somebody else must sync for those who do not know yet.
             with self._mutex:
-                self._line[:0] = covered
+                self._line[:0] = [follower for follower in covered if not follower.woken]
             raise
-        self._next_round(leader)
-        for follower in covered:
-            follower.covered(error)
         return error
 
     def _next_round(self, leader: Follower | None) -> None:
-        """Hand over before those covered are woken, so that the next sync begins first."""
+        """Hand over before those covered are woken, so that the next sync begins first. May be interrupted and called again: the leader leads until there is another."""
         with self._mutex:
             self.rounds += 1
-            if leader is not None:
-                leader.leads = False
             heir = next((follower for follower in self._line if follower.can_lead), None)
             if heir is not None:
-                self._line.remove(heir)
                 heir.leads = True
                 heir.wake()
+                self._line.remove(heir)
             elif self._line:
-                _committer.lead(self)
+                committer.do(self.lead)
             else:
                 self._under_way = False
+            if leader is not None:
+                leader.leads = False
 
     def desert(self, follower: Follower) -> None:
-        """A follower was interrupted. If it leads, or had just been made to, the round needs another leader."""
+        """A follower was interrupted. If it leads, or had just been made to, the round needs another leader; so does a line that it has left without one."""
         with self._mutex:
             if follower in self._line:
                 self._line.remove(follower)
-            leads = follower.leads
-        if leads:
+            deserted = follower.leads or (bool(self._line) and not self._under_way)
+            if deserted:
+                self._under_way = True
+        if deserted:
             self._next_round(follower)
-
-
-class _Committer:
-    """The thread that leads where only tasks wait. One for the process; it goes when there is no round left to lead."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._due: deque[GroupCommit] = deque()
-        self._running = False
-
-    def lead(self, commit: GroupCommit) -> None:
-        """Have a round led. Does not block."""
-        with self._mutex:
-            self._due.append(commit)
-            if self._running:
-                return
-            self._running = True
-        threading.Thread(target=self._run, name="overspill-committer", daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            with self._mutex:
-                if not self._due:
-                    self._running = False
-                    return
-                commit = self._due.popleft()
-            commit.lead()
-
-
-_committer = _Committer()
-
-
-def _after_fork_in_child() -> None:
-    global _committer
-    _committer = _Committer()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,15 +3,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._core.hot import CLEARED, REMOVED
 from .._store import layout
 from .._store.layout import Death
 from .._store.log import NoRoom
 from ..errors import InvalidOption, QueueEmpty
 from .apart import REASONS
+from .waiting import Errand, Steps, blocking, within
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
@@ -77,41 +78,15 @@ class DeadLetters:
 
     def try_dequeue(self) -> DeadLetter:
         """Take the first letter for good; never waits. Raises `QueueEmpty`."""
-        queue = self._queue
-        with queue._head:
-            queue._refuse(taking=True)
-            claim = queue._claim_from(layout.DEAD_LINE)
-            if claim is None:
-                raise QueueEmpty
-            death = queue._death_of(claim)
-            try:
-                letter = self._letter(claim, death)
-            except BaseException:
-                queue._return_dead(claim, death)
-                raise
-            queue._forget_death(claim)
-            queue._settle(claim, True)
-        queue._cover_and_tell()
-        return letter
+        return blocking(self._dequeueing())
 
     def clear(self) -> int:
         """Remove all letters, as durably as the queue promises; returns how many."""
-        return self._remove(None, "_cleared")
+        return blocking(self._removing(None, CLEARED))
 
     def remove_where(self, predicate: Callable[[DeadLetter], bool]) -> int:
         """Remove every letter for which `predicate(letter)` is true; returns how many."""
-        return self._remove(_checked(predicate), "_removed")
-
-    def _remove(self, predicate: Callable[[DeadLetter], bool] | None, book: str) -> int:
-        queue, n = self._queue, 0
-        for claim in self._chosen(predicate):
-            queue._forget_death(claim)
-            queue._settle(claim)
-            setattr(queue, book, getattr(queue, book) + 1)
-            n += 1
-        if n:
-            queue._cover_and_tell()
-        return n
+        return blocking(self._removing(_checked(predicate), REMOVED))
 
     def replay(self, predicate: Callable[[DeadLetter], bool] | None = None, max_items: int | None = None) -> int:
         """Put letters (all, or those for which `predicate(letter)` is true, up to `max_items`) back at the end of their priorities' lines; returns how many.
@@ -119,40 +94,102 @@ class DeadLetters:
         They keep their ids, have no attempts behind them, and live as long as an item that is enqueued now. Raises `QueueFull` if there is no room for the first of them; with room for
         some, those are put back.
         """
+        return blocking(self._replaying(predicate, max_items))
+
+    # --- the same as steps
+
+    def _dequeueing(self) -> Steps[DeadLetter]:
+        queue = self._queue
+        taken = yield from within(queue._head, self._first, lambda taken: taken and queue._untaken(taken))
+        if taken is None:
+            raise QueueEmpty
+        letters = yield from queue._handing_out([taken])
+        queue._forget_death(taken[0])
+        queue._tell()
+        return letters[0]  # type: ignore[no-any-return]
+
+    def _first(self) -> tuple[Any, DeadLetter] | None:
+        """The first letter, settled for now. The caller holds the head."""
+        queue = self._queue
+        queue._refuse(taking=True)
+        claim = queue._claim_from(layout.DEAD_LINE)
+        if claim is None:
+            return None
+        try:
+            letter = self._letter(claim)
+            queue._settle_for_now(claim)
+        except BaseException:
+            queue._return(claim)
+            raise
+        return claim, letter
+
+    def _removing(self, predicate: Callable[[DeadLetter], bool] | None, how: int) -> Steps[int]:
+        n: int = yield from self._with_chosen(predicate, None, lambda chosen: self._remove(chosen, how))
+        return n
+
+    def _remove(self, chosen: Iterator[Any], how: int) -> int:
+        n = 0
+        for claim in chosen:
+            self._queue._settle(claim, how)
+            self._queue._forget_death(claim)
+            n += 1
+        return n
+
+    def _replaying(self, predicate: Callable[[DeadLetter], bool] | None, max_items: int | None) -> Steps[int]:
         if max_items is not None and (isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 0):
             raise InvalidOption("max_items", max_items, "an int from 0, or None for all")
-        queue, n = self._queue, 0
-        chosen = self._chosen(None if predicate is None else _checked(predicate), tail=True, most=max_items)
+        n: int = yield from self._with_chosen(None if predicate is None else _checked(predicate), max_items, self._replay)
+        return n
+
+    def _replay(self, chosen: Iterator[Any]) -> int:
+        n = 0
         try:
             for claim in chosen:
-                queue._replay(claim)
+                self._queue._replay(claim)
                 n += 1
         except NoRoom as shortage:
             if n == 0:
-                raise queue._full_error(shortage) from None
-        finally:
-            chosen.close()
-        queue._keep_to_budget()
-        if n:
-            queue._cover_and_tell()
+                raise self._queue._full_error(shortage) from None
         return n
 
-    def _chosen(self, predicate: Callable[[DeadLetter], bool] | None, *, tail: bool = False, most: int | None = None) -> Generator[Any, None, None]:
-        """Claims of the letters that are there now and that the predicate is true of, each yielded with the head held (and the tail, if asked for).
-
-        The predicate runs before that, outside any lock. With one, the queue is held for all of them: what is passed over must be back before anybody else looks.
-        """
+    def _with_chosen(self, predicate: Callable[[DeadLetter], bool] | None, most: int | None, act: Callable[[Iterator[Any]], int]) -> Steps[int]:
+        """Act on the letters that the predicate is true of, up to so many. It runs before that, outside any lock."""
         queue = self._queue
         queue._refuse(taking=True)
-        left = len(self) if most is None else min(most, len(self))
+        ids: set[bytes] | None = None
         if predicate is not None:
-            chosen = [letter.id.bytes for letter in self if predicate(letter)][:most]
-            with queue._tail if tail else nullcontext(), queue._head:
-                yield from self._out_of_the_middle(set(chosen))
+            ids = set((yield from Errand(lambda: [letter.id.bytes for letter in self if predicate(letter)][:most], here=True).steps()))
+        try:
+            n: int = yield from queue._errand(lambda: self._act(ids, most, act)).steps()
+            yield from queue._keeping_to_budget()
+            if n and queue._is_power():
+                yield from queue._covering()
+            return n
+        finally:
+            queue._wake_if_closing()
+            queue._tell()
+
+    def _act(self, ids: set[bytes] | None, most: int | None, act: Callable[[Iterator[Any]], int]) -> int:
+        chosen = self._chosen(ids, most)
+        try:
+            return act(chosen)
+        finally:
+            chosen.close()
+
+    def _chosen(self, ids: set[bytes] | None, most: int | None) -> Generator[Any, None, None]:
+        """Claims of the letters that are there now (and have these ids), each yielded with tail and head held.
+
+        Where some are passed over, the queue is held for all of them: those must be back before anybody else looks.
+        """
+        queue = self._queue
+        if ids is not None:
+            with queue._tail, queue._head:
+                yield from self._out_of_the_middle(ids)
             return
+        left = len(self) if most is None else min(most, len(self))
         while left:
             left -= 1
-            with queue._tail if tail else nullcontext(), queue._head:
+            with queue._tail, queue._head:
                 queue._refuse(taking=True)
                 claim = queue._claim_from(layout.DEAD_LINE)
                 if claim is None:

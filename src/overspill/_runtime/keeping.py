@@ -12,11 +12,14 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+from .._core.hot import CLEARED, EXPIRED
 from .._core.lane import Run
 from .._core.segmap import SegmentMap
 from .._store import compaction, layout
 from .._store.segment import Segment
 from ..errors import InvalidOption
+from .batching import Batching
+from .leasing import Leasing
 from .looking import Looking
 from .spilling import Spilling
 from .sync_times import SyncTimes
@@ -35,7 +38,7 @@ _SWEEP_MOST = 1024
 _COMPACT_EVERY_S = 1.0
 
 
-class Keeping(Spilling, Looking):
+class Keeping(Spilling, Batching, Leasing, Looking):
     """The background half of a queue."""
 
     _compacting: threading.RLock
@@ -43,8 +46,6 @@ class Keeping(Spilling, Looking):
     _sync_due: float | None = None
     _seal_due: float | None = None
     _sweep_due: float | None = None
-    _removed: int = 0
-    _cleared: int = 0
     _n_quarantined: int = 0
     _sync_times: SyncTimes
 
@@ -53,11 +54,12 @@ class Keeping(Spilling, Looking):
     def _dirtied(self, map: SegmentMap) -> None:
         """Something changed in a segment for the first time since its last sync."""
         assert self._log is not None
-        self._log.dirtied(map.owner)
         interval = self._options.sync_interval
         if interval is not None and self._sync_due is None and self._pump is not None:
-            self._sync_due = self._clock.monotonic() + interval
-            self._pump.at(self._sync_due, self)
+            due = self._clock.monotonic() + interval
+            self._pump.at(due, self)
+            self._sync_due = due
+        self._log.dirtied(map.owner)  # last, for then the core does not ask again
 
     def _emptied(self, map: SegmentMap) -> None:
         """Everything in a segment that is not the active one is settled."""
@@ -230,7 +232,8 @@ class Keeping(Spilling, Looking):
     def _end_leases(self, now: float, due: list[float]) -> None:
         self._end_overdue()
         self._bury_exhausted()
-        self._keep_to_budget()
+        if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
+            self._relieve()
         deadline = self._leases.next_deadline()
         self._lease_wake = float("inf") if deadline is None else deadline
         if deadline is not None:
@@ -307,15 +310,14 @@ class Keeping(Spilling, Looking):
         def expired(claim: Any) -> bool:
             return bool(claim.expiry_ns) and claim.expiry_ns <= self._now_ns()
 
-        return self._remove_cold_where(expired, self._count_expired)
+        return self._expire_cold_where(expired)
 
-    def _count_expired(self, claim: Any) -> None:
-        self._n_expired += 1
+    def _tell_expired(self, claim: Any) -> None:
         if self._options.on_expired is not None:
             item = self._item_of(claim)
             self._tell_later(lambda: self._options.on_expired(item))  # type: ignore[misc]
 
-    def _remove_cold_where(self, condition: Callable[[Any], bool], count: Callable[[Any], None]) -> int:
+    def _expire_cold_where(self, condition: Callable[[Any], bool]) -> int:
         n = 0
         with self._head:
             reading = self._begin_reading()
@@ -324,8 +326,8 @@ class Keeping(Spilling, Looking):
             for claim in self._in_runs(runs, merge):
                 if condition(claim):
                     with self._head:
-                        if self._remove_cold(claim):
-                            count(claim)
+                        if self._remove_cold(claim, EXPIRED):
+                            self._tell_expired(claim)
                             n += 1
         self._cursors.discard(reading)
         return n
@@ -346,6 +348,15 @@ class Keeping(Spilling, Looking):
 
     def cleanup(self) -> int:
         """Let everything expired leave and return the space of what is settled; returns the bytes given back to the disk."""
+        return blocking(self._cleaning_up())
+
+    def _cleaning_up(self) -> Steps[int]:
+        try:
+            return (yield from self._errand(self._clean_up).steps())
+        finally:
+            self._tell()
+
+    def _clean_up(self) -> int:
         self._refuse(taking=True)
         before = 0 if self._log is None else self._log.used_bytes
         self._expire_in_memory()
@@ -354,17 +365,23 @@ class Keeping(Spilling, Looking):
             self._expire_cold()
             self._log.retire_emptied()
             self._log.drop_spares()
-        self._tell()
         return 0 if self._log is None else max(0, before - self._log.used_bytes)
 
     def compact(self) -> int:
         """`cleanup`, then rewrite segments that are mostly settled; returns the bytes given back to the disk."""
-        self._refuse(taking=True)
+        return blocking(self._compacting_all())
+
+    def _compacting_all(self) -> Steps[int]:
+        try:
+            return (yield from self._errand(self._compact).steps())
+        finally:
+            self._tell()
+
+    def _compact(self) -> int:
+        before = 0 if self._log is None else self._log.used_bytes
+        self._clean_up()
         if self._log is None:
-            self.cleanup()
             return 0
-        before = self._log.used_bytes
-        self.cleanup()
         while self._seal_one():
             pass
         while self._compact_step(0.5):
@@ -467,16 +484,24 @@ class Keeping(Spilling, Looking):
 
     def clear(self) -> int:
         """Remove everything that waits, in line or for its time, as durably as the queue promises; returns how many items. Leased ones and dead letters stay."""
-        self._refuse(taking=True)
+        return blocking(self._clearing())
+
+    def _clearing(self) -> Steps[int]:
+        try:
+            n = yield from self._errand(self._clear).steps()
+            if n and self._is_power():
+                yield from self._covering()
+            return n
+        finally:
+            self._tell()
+
+    def _clear(self) -> int:
         n = 0
         with self._head:
+            self._refuse(taking=True)
             while (claim := self._claim() or self._claim_from(layout.DELAYED_LINE, unread=True)) is not None:
-                self._settle(claim)
+                self._settle(claim, CLEARED)
                 n += 1
-        self._cleared += n
-        if n and self._is_power():
-            self._covered()
-        self._tell()
         return n
 
     def remove_where(self, predicate: Callable[[Any], bool]) -> int:
@@ -493,13 +518,7 @@ class Keeping(Spilling, Looking):
             if (claim.expiry_ns and claim.expiry_ns <= now) or not predicate(self._item_of(claim)):
                 continue
             with self._head:
-                pulled = self._pull_out(claim.priority, claim.sequence) or self._pull_out(layout.DELAYED_LINE, claim.sequence)
-                if pulled is not None:
-                    self._settle(pulled)
-                elif not self._remove_cold(claim):
-                    continue
-            n += 1
-            self._removed += 1
+                n += self._remove(claim)
         if n and self._is_power():
             self._covered()
         self._tell()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
+from .._core.gate import Gate
 from .._core.hot import Claim, HotQueue
 from .._core.segmap import SegmentMap
 from .._engine.leases import Leases
@@ -21,13 +22,13 @@ from ..options import Durability, Options
 from ..serializers import Codec
 from .clock import Clock
 from .commit import Follower, GroupCommit
-from .gate import Gate
 from .pump import Pump
-from .turns import Turns
-from .waiters import Waiters
-from .waiting import Steps
+from .._core.turns import Turns
+from .waiting import Errand, Steps
 
 __all__ = ["Parts", "Restored"]
+
+_T = TypeVar("_T")
 
 
 class Restored(NamedTuple):
@@ -64,11 +65,7 @@ class Parts(HotQueue):
     _quarantine: Quarantine | None
     _commit: GroupCommit
     _pump: Pump | None
-    _tail: Gate
-    _head: Gate
     _leases: Leases
-    _takers: Waiters
-    _makers: Waiters
     _turns: Turns | None
     """Who waits for the rate limit, if there is one."""
     _state: str
@@ -79,8 +76,6 @@ class Parts(HotQueue):
     _to_tell: deque[Callable[[], object]]
     _pid: int
     """The process that opened it."""
-    _is_parents: bool = False
-    """Whether this process is a child that was forked while the queue was open; set at the fork, for asking the kernel at every call would cost more than the rest of the question."""
     _due_planned: int
     """The wall-clock time (ns) for which the pump has an appointment."""
     _cursors: WeakSet[Reading]
@@ -108,10 +103,6 @@ class Parts(HotQueue):
 
     def _plan_due(self) -> None:
         raise NotImplementedError
-
-    def _in_line(self) -> int:
-        """What there is to take, wherever it is kept; expired items count as long as nobody has met them."""
-        return self._waiting
 
     def _tell_makers(self) -> None:
         """Whoever waits to put something is to look whether that is still possible."""
@@ -154,6 +145,10 @@ class Parts(HotQueue):
             follower.desert()
             raise
         follower.outcome()
+
+    def _errand(self, work: Callable[[], _T], gate: Gate | None = None) -> Errand[_T]:
+        """Work for another thread where this one must not wait, or must not be interrupted. Without a disk there is nothing that one call of the core cannot do: no thread is needed."""
+        return Errand(work, gate, here=self._disk is None)
 
     # --- telling the user, outside any lock
 

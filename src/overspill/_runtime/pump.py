@@ -5,6 +5,8 @@ returns when it wants to be looked at again. Nothing here polls: with nothing du
 
 Beside it, from the first queue that writes, a thread that backs pages ahead of the tails. All of it is in the core and never needs the interpreter lock, for which the pump must wait.
 
+The main thread may be interrupted by a signal anywhere. The lock is therefore taken as such: the condition's own `with` is Python code, and may be left with the lock held.
+
 After a fork the child has no such threads and no queue that it may use: the hook below forgets them.
 """
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Pump:
     """Runs `queue._work()` when asked to. Holds its queues weakly."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._due: list[tuple[float, int, weakref.ref[Any]]] = []
         self._soon: dict[int, weakref.ref[Any]] = {}
         self._order = itertools.count()
@@ -39,12 +42,12 @@ class Pump:
         self._working_on: int | None = None
 
     def register(self, queue: Any) -> None:
-        with self._condition:
+        with self._lock:
             self._queues.add(queue)
 
     def forget(self, queue: Any) -> None:
         """The queue closes: it will not be called any more once this returns (unless the pump itself closes it)."""
-        with self._condition:
+        with self._lock:
             self._queues.discard(queue)
             self._soon.pop(id(queue), None)
             self._condition.notify_all()
@@ -57,21 +60,22 @@ class Pump:
     def back_pages(self) -> None:
         """A queue has begun to write: have pages backed ahead of its tail."""
         if self._pages is None:
-            with self._condition:
+            with self._lock:
                 if self._pages is None:
-                    self._pages = threading.Thread(target=back_pages, name="overspill-pages", daemon=True)
-                    self._pages.start()
+                    thread = threading.Thread(target=back_pages, name="overspill-pages", daemon=True)
+                    thread.start()
+                    self._pages = thread
 
     def soon(self, queue: Any) -> None:
         """Look at the queue as soon as possible."""
-        with self._condition:
+        with self._lock:
             if queue in self._queues and id(queue) not in self._soon:
                 self._soon[id(queue)] = weakref.ref(queue)
                 self._wake()
 
     def at(self, when: float, queue: Any) -> None:
         """Look at the queue at this monotonic time."""
-        with self._condition:
+        with self._lock:
             if queue in self._queues:
                 heapq.heappush(self._due, (when, next(self._order), weakref.ref(queue)))
                 if self._due[0][0] == when:
@@ -79,11 +83,17 @@ class Pump:
 
     def _wake(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="overspill-pump", daemon=True)
-            self._thread.start()
+            # Entered when it runs: an interruption in between leaves one too many, which goes again, and never none.
+            thread = threading.Thread(target=self._run, name="overspill-pump", daemon=True)
+            thread.start()
+            self._thread = thread
         self._condition.notify_all()
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread not in (None, threading.current_thread()):
+                return
+            self._thread = threading.current_thread()
         while True:
             queue = self._next()
             if queue is None:
@@ -93,7 +103,7 @@ class Pump:
             except Exception:
                 _log.exception("background work of %r failed", queue)
                 again = None
-            with self._condition:
+            with self._lock:
                 self._working_on = None
                 self._condition.notify_all()
                 if again is not None and queue in self._queues:
@@ -101,7 +111,7 @@ class Pump:
             del queue
 
     def _next(self) -> Any:
-        with self._condition:
+        with self._lock:
             while True:
                 now = time.monotonic()
                 while self._due and self._due[0][0] <= now:

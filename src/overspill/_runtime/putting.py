@@ -6,14 +6,15 @@ thing that changes anything.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
-from .._core.hot import Claim, Parcel
+from .._core.hot import OVERWRITTEN, Claim, Parcel
 from .._core.record import record_length
+from .._core.segmap import SegmentMap
 from .._store import layout
 from .._store.log import NoRoom
 from .._store.segment import Segment
@@ -21,7 +22,7 @@ from ..codecs import compress
 from ..errors import InvalidOption, ItemTooLarge, NotSerializable, QueueFull, RateLimited
 from ..options import Durability, WhenFull, seconds
 from .parts import Parts, Restored
-from .waiting import Errand, Steps, blocking, within
+from .waiting import Steps, blocking, within
 
 __all__ = ["Putting"]
 
@@ -32,6 +33,9 @@ _BRIEF_BYTES = 1 << 20
 """More than this is not written while an event loop stands still."""
 
 _FRONT = 1
+
+_T = TypeVar("_T")
+_Append: TypeAlias = Callable[[SegmentMap, list[Parcel], list[int] | None, int], _T]
 
 _NO_LIMIT = (1 << 63) - 1
 
@@ -96,7 +100,7 @@ class Putting(Parts):
         put = partial(self._batch_as_it_is, items, level, total)
         if self._is_brief(total, len(items)):  # type: ignore[arg-type]
             return (yield from within(self._tail, put))
-        return (yield from Errand(put, self._tail).steps())
+        return (yield from self._errand(put, self._tail).steps())
 
     def _batch_as_it_is(self, items: Iterable[Any], level: int, total: int) -> bool:
         self._refuse(taking=False)
@@ -255,7 +259,7 @@ class Putting(Parts):
                 if (policy is WhenFull.RAISE and deadline is None) or (deadline is not None and now >= deadline):
                     self._refused["full"] += 1
                     raise self._full_error(shortage)
-                if place.take() or (self._log is not None and self._log.emptied and (yield from Errand(self._log.retire_emptied).steps())):
+                if place.take() or (self._log is not None and self._log.emptied and (yield from self._errand(self._log.retire_emptied).steps())):
                     continue
                 timeout = None if deadline is None else deadline - now
                 if shortage.device is not None:
@@ -310,8 +314,7 @@ class Putting(Parts):
             claim = claim or self._claim_from(layout.DEAD_LINE) or self._claim_from(layout.DELAYED_LINE)
             if claim is None:
                 return False
-            self._settle(claim)
-            self._dropped["full_oldest"] += 1
+            self._settle(claim, OVERWRITTEN)
             self._tell_dropped(claim, "full_oldest")
         return True
 
@@ -338,7 +341,7 @@ class Putting(Parts):
         place_them = partial(self._place_or_not, parcels, promise)
         if self._places_briefly(parcels, promise):
             return (yield from within(self._tail, place_them))
-        return (yield from Errand(place_them, self._tail).steps())
+        return (yield from self._errand(place_them, self._tail).steps())
 
     def _places_briefly(self, parcels: list[Parcel], promise: Durability) -> bool:
         """Whether to place these takes no longer than storing them."""
@@ -371,17 +374,19 @@ class Putting(Parts):
         overwrites = self._options.when_full is WhenFull.DROP_OLDEST
         if len(parcels) > self._most_items or (self._waiting + len(parcels) > self._most_items and not overwrites):
             raise TooManyItems
-        segment, offsets = None, [0] * len(parcels)
-        if self._log is not None and (
-            self._logs or promise >= Durability.PROCESS or any(parcel.nbytes > self._budget_bytes for parcel in parcels) or self._would_go_first(parcels)
-        ):
-            segment, offsets = self._write(parcels)
-        else:
+        segment: Segment | None = None
+        logged = (
+            self._log is not None
+            and (self._logs or promise >= Durability.PROCESS or any(parcel.nbytes > self._budget_bytes for parcel in parcels) or self._would_go_first(parcels))
+        )
+        if not logged:
             self._make_room_in_memory(parcels)
             self._number(parcels)
         with self._head if self._options.rings else nullcontext():  # nobody sees one too many
-            for parcel, offset in zip(parcels, offsets, strict=True):
-                self._join(parcel, segment.map if segment else None, offset, True)
+            if logged:
+                segment, _ = self._write(parcels, self._append_and_join)
+            else:
+                self._join_unlogged(parcels)
             if self._waiting > self._most_items:
                 self._overwrite()
         if segment is not None:
@@ -391,8 +396,6 @@ class Putting(Parts):
                 self._poke()
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self._relieve()
-        if self._n_takers:
-            self._wake_taker()
         if self._next_due < self._due_planned:
             self._plan_due()
 
@@ -414,17 +417,20 @@ class Putting(Parts):
     def _would_go_first(self, parcels: list[Parcel]) -> bool:
         raise NotImplementedError
 
-    def _write(self, parcels: list[Parcel]) -> tuple[Segment, list[int]]:
-        """Append the parcels to the log as one batch. They are numbered once it is sure that they fit."""
+    def _write(self, parcels: list[Parcel], append: _Append[_T]) -> tuple[Segment, _T]:
+        """Append the parcels to the log as one batch. They are numbered once it is sure that they fit.
+
+        `append` is the step of the core that makes them a part of the log, with whatever must be the case as soon as they are: no interruption comes in between.
+        """
         assert self._log is not None
         total = sum(record_length(len(parcel.payload)) for parcel in parcels)
         segment = self._tail_for(total, len(parcels), {parcel.line for parcel in parcels})
         map = segment.map
         self._number(parcels)
         if map.plain or any(len(parcel.payload) > _SMALL_PAYLOAD for parcel in parcels):
-            return segment, self._write_through_file(segment, parcels, total)
+            return segment, self._write_through_file(segment, parcels, total, append)
         self._log.back(segment, map.tail + total)
-        return segment, self._log_mapped(map, parcels)
+        return segment, append(map, parcels, None, total)
 
     def _tail_for(self, total: int, records: int, lines: set[int]) -> Segment:
         """The active segment if the records fit, else the next."""
@@ -452,11 +458,12 @@ class Putting(Parts):
         map = segment.map
         return all(map.admit_line(line) for line in lines) and map.tail + total + 4 * records <= map.limit
 
-    def _write_through_file(self, segment: Segment, parcels: list[Parcel], total: int) -> list[int]:
+    def _write_through_file(self, segment: Segment, parcels: list[Parcel], total: int, append: _Append[_T]) -> _T:
         """Large payloads, and everything on a plain file system: by `pwrite`, the first record last, each header after its payload."""
         assert self._disk is not None and self._log is not None
         map = segment.map
         at = map.tail
+        tail = at
         offsets = []
         for parcel in parcels:
             offsets.append(at)
@@ -474,11 +481,11 @@ class Putting(Parts):
                     if padding:
                         self._disk.pwrite(segment.fd(), bytes(padding), offset + len(header) + len(parcel.payload))
                     self._disk.pwrite(segment.fd(), header, offset)
+            return append(map, parcels, offsets, total)
         except BaseException as error:
-            self._abandon_tail(segment, error)
+            if map.tail == tail:
+                self._abandon_tail(segment, error)
             raise
-        map.appended(total, len(parcels))
-        return offsets
 
     def _abandon_tail(self, segment: Segment, error: BaseException) -> None:
         """A write failed half way: what it left behind the tail must never be taken for records, so nothing is appended here any more."""
@@ -497,9 +504,6 @@ class Putting(Parts):
             raise self._broken_error() from error
 
     # --- what the core calls
-
-    def _wake_taker(self) -> None:
-        self._takers.wake()
 
     def _soon(self) -> None:
         if self._pump is not None:

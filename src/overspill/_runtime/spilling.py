@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from .._core.hot import Parcel
@@ -220,9 +221,8 @@ class Spilling(Apart):
             parcels.append(parcel)
         if not parcels:
             return
-        segment, offsets = self._write(parcels)
-        for parcel, offset in zip(parcels, offsets, strict=True):
-            self._staged(line, parcel.sequence, segment.map, offset, parcel.codec)
+        segment, _ = self._write(parcels, partial(self._append_and_stage, line))
+        for parcel in parcels:
             self._deaths.pop(parcel.sequence, None)
         if not segment.map.dirty:
             self._dirtied(segment.map)

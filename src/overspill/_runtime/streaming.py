@@ -77,12 +77,12 @@ class Streaming(Assembled):
             with self._behind:
                 if self._overflow.items and self._state == "open" and (self._limiter is None or not (self._limiter.queued or self._limiter.take(self._clock.monotonic()))):
                     try:
-                        self._append(item)
+                        self._append_message(item)
                     except BaseException:
                         self._give_back_tokens(1)
                         raise
                     if self._n_takers:
-                        self._wake_taker()
+                        self._takers.wake()
                     return
         blocking(self._enqueueing(item))
 
@@ -116,11 +116,11 @@ class Streaming(Assembled):
                 self._n_enqueued += 1
             else:
                 self._tail.allowed = False
-                self._append(message)
+                self._append_message(message)
         if self._n_takers:
-            self._wake_taker()
+            self._takers.wake()
 
-    def _append(self, message: bytes) -> None:
+    def _append_message(self, message: bytes) -> None:
         try:
             self._overflow.append(message)
         except OSError as error:

@@ -6,14 +6,21 @@ suspends the calling task.
 
 An interruption (KeyboardInterrupt in a thread, cancellation of a task) is raised in the steps where they wait, and a driver that is itself thrown away closes them. So there is
 one place for each verb, its `finally`, where it leaves its line and hands on the wake-up that it may have had; a step never waits with a gate held.
+
+In the main thread a signal's handler may raise between any two instructions. What takes many of them to be whole again is an errand, and goes to a thread that sees no signals; what is brief is
+done in such an order, or in one step of the core, that it may end anywhere.
 """
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from .gate import Gate
+from .._core.gate import Gate
+from .._core.waiters import Waiter
+from .standby import runner
 
 __all__ = ["Errand", "Steps", "Waitable", "blocking", "within"]
 
@@ -32,15 +39,16 @@ Steps: TypeAlias = Generator[tuple[Waitable, float | None], None, _T]
 
 
 class Errand(Generic[_T]):
-    """Work that has to wait for a gate or for the disk. A thread does it itself; a task has another thread do it.
+    """Work that has to wait for a gate or for the disk, or that must not be interrupted on its way. A thread does it itself; a task, and the main thread, have another one do it.
 
-    `outcome` is what the work returned, or raises what it raised. Whoever is interrupted before it has the outcome abandons the errand: what the work returned, or still
-    returns, is then undone.
+    `here`: a thread does it itself in any case, for it changes nothing, and calls what belongs there. `outcome` is what the work returned, or raises what it raised. Whoever is interrupted
+    before it has the outcome abandons the errand: what the work returned, or still returns, is then undone.
     """
 
-    __slots__ = ("_abandoned", "_done", "_error", "_gate", "_result", "_undo", "_work")
+    __slots__ = ("_abandoned", "_done", "_error", "_gate", "_here", "_result", "_undo", "_work")
 
-    def __init__(self, work: Callable[[], _T], gate: Gate | None = None, undo: Callable[[_T], object] | None = None) -> None:
+    def __init__(self, work: Callable[[], _T], gate: Gate | None = None, undo: Callable[[_T], object] | None = None, *, here: bool = False) -> None:
+        self._here = here
         self._work = work
         self._gate = gate
         self._undo = [undo] if undo is not None else []
@@ -50,7 +58,26 @@ class Errand(Generic[_T]):
         self._abandoned = False
 
     def wait(self, timeout: float | None = None) -> None:
-        """Do it here."""
+        """Return when it is done."""
+        if self._here or not _signals_are_seen_here() or _is_inside_another_call():
+            self._do()
+            return
+        done = Waiter()
+        try:
+            runner.do(lambda: self._do_for(done))
+        except RuntimeError:  # the interpreter ends: no thread can be started any more
+            self._do()
+        else:
+            done.wait(None)
+
+    def _do_for(self, waiter: Waiter) -> None:
+        try:
+            if not self._abandoned:
+                self._do()
+        finally:
+            waiter.wake()
+
+    def _do(self) -> None:
         with self._gate or nullcontext():
             try:
                 self._result = self._work()
@@ -89,13 +116,32 @@ class Errand(Generic[_T]):
 
 
 def within(gate: Gate, work: Callable[[], _T], undo: Callable[[_T], object] | None = None) -> Steps[_T]:
-    """Do brief work with a gate held: here if the gate is free or soon will be, as an errand if it is not."""
-    if not gate.enter_soon():
-        return (yield from Errand(work, gate, undo).steps())
-    try:
-        return work()
-    finally:
-        gate.leave()
+    """Do brief work, which may be interrupted, with a gate held: here if the gate is free or soon will be, as an errand if it is not."""
+    with gate.soon() as entered:
+        if entered:
+            return work()
+    return (yield from Errand(work, gate, undo, here=True).steps())
+
+
+def _signals_are_seen_here() -> bool:
+    """Whether this is the thread in which handlers of signals run."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _is_inside_another_call() -> bool:
+    """Whether a call of a queue is under way in this thread beneath the one that asks: this is a callback, or the handler of a signal. It may hold what another thread would wait for."""
+    frame = sys._getframe(1)
+    outside = False
+    while frame.f_back is not None:
+        frame = frame.f_back
+        ours = frame.f_globals.get("__name__", "").startswith(_INSIDE)
+        if ours and outside:
+            return True
+        outside = outside or not ours
+    return False
+
+
+_INSIDE = (__name__.rpartition(".")[0] + ".", "overspill._store.", "overspill._engine.")
 
 
 def blocking(steps: Steps[_T]) -> _T:

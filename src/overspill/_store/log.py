@@ -4,7 +4,8 @@ What it promises: the folder never takes more than the budget, preallocation inc
 an earlier one; after a failed sync nothing is written any more; a segment is unlinked only when everything in it is settled.
 
 What it leaves to others: which records are written (the runtime, which holds the queue's tail while it appends and rolls), when to sync, seal and retire (the pump and
-the group commit). `_structure` guards the list of segments and the budget; `_preparing` keeps the pump from making two next segments; `_syncing` lets
+the group commit). Whoever syncs, or says that something changed, may be interrupted by a signal at any step (everything else here is done by threads that see none): what was about to be
+synced is then still to be synced. `_structure` guards the list of segments and the budget; `_preparing` keeps the pump from making two next segments; `_syncing` lets
 one sync run at a time. They are taken in the order preparing → syncing → structure, and the tail of the queue before any of them.
 """
 from __future__ import annotations
@@ -15,7 +16,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
+from .._core.gate import IfFree
 from . import layout
 from .files import Disk
 from .segment import OnDamage, Segment, size_for
@@ -56,6 +59,17 @@ class NoRoom(Exception):
         self.needed, self.free, self.device = needed, free, device
 
 
+@dataclass(eq=False)
+class _Move:
+    """A record of `origin` that was written again in `copy`."""
+
+    origin: Segment
+    copy: Segment
+    settle: Callable[[], None]
+    is_marked: bool = False
+    is_over: bool = False
+
+
 class Log:
     """The segments of an open queue."""
 
@@ -87,10 +101,8 @@ class Log:
         self._on_damage = on_damage
         self._on_rebuilt = on_rebuilt
         self._on_broken = on_broken
-        self._moves: deque[tuple[Segment, Segment, Callable[[], None]]] = deque()
-        """Records that others take the place of, as soon as those are on stable storage."""
-        self._marked: deque[tuple[Segment, Segment]] = deque()
-        """Of those that have been marked for it, the marks are to reach stable storage."""
+        self._moves: deque[_Move] = deque()
+        """Records that others take the place of, as soon as those are on stable storage; those first whose marks are still to reach it."""
         self._dirty: dict[Segment, None] = {}
         self._names_dirty = False
         self._structure = threading.RLock()
@@ -143,12 +155,11 @@ class Log:
         """Put the next segment to use, with room for these records. The caller holds the tail. Raises NoRoom and has changed nothing."""
         self.refuse_if_broken()
         least = size_for(record_bytes, records, lines)
-        if self._rings and self._syncing.acquire(blocking=False):
+        if self._rings:
             # Each new segment lets an old one go. Here, so that what a ring takes on disk does not depend on when the pump gets round to it; not while a sync would have to be waited for.
-            try:
-                self.retire_emptied()
-            finally:
-                self._syncing.release()
+            with IfFree(self._syncing) as free:
+                if free:
+                    self.retire_emptied()
         with self._structure:
             number = self.next_number
             previous_end = self.active.map.tail if self.active is not None else 0
@@ -202,9 +213,9 @@ class Log:
         """
         if not self._recycles or len(self._spares) >= SPARES or segment.allocated < min(LEAST_SPARE, self._largest) or not segment.recyclable:
             return False
-        if not self._syncing.acquire(blocking=False):
-            return False  # it may be about to be sealed
-        try:
+        with IfFree(self._syncing) as free:
+            if not free:
+                return False  # it may be about to be sealed
             with self._structure:
                 if segment is self.active or not segment.recyclable or self.segments.pop(segment.number, None) is None:
                     return False
@@ -214,8 +225,6 @@ class Log:
                 # It stays dirty if it is: the next sync makes its last settle marks durable like any others.
                 self._spares.append(segment)
                 return True
-        finally:
-            self._syncing.release()
 
     def _prepare_for(self, least: int) -> Segment:
         """A segment made by the caller who needs it: of the planned size, as small as the room makes it, no smaller than `least`."""
@@ -317,12 +326,12 @@ class Log:
         """
         origin.moving += 1
         copy.moving += 1
-        self._moves.append((origin, copy, settle))
+        self._moves.append(_Move(origin, copy, settle))
 
     def finish_moves(self) -> None:
         """No move is under way when this returns: one sync for the records, one for the marks."""
         for _ in range(2):
-            if self._moves or self._marked:
+            if self._moves:
                 self.sync()
 
     # --- syncing
@@ -351,46 +360,56 @@ class Log:
         """`sync`, of the segments with a number below the limit."""
         with self._syncing:
             self.refuse_if_broken()
-            moves = [self._moves.popleft() for _ in range(len(self._moves))] if limit is None else []
-            marked = [self._marked.popleft() for _ in range(len(self._marked))] if limit is None else []
-            try:
-                self._sync_dirty(limit)
-                while moves:
-                    origin, copy, settle = moves[-1]
-                    settle()
-                    moves.pop()
-                    self._marked.append((origin, copy))
-                while marked:
-                    for segment in marked.pop():
-                        segment.moving -= 1
-            finally:
-                self._moves.extend(moves)
-                self._marked.extend(marked)
+            moves = list(self._moves) if limit is None else []
+            marked = [move for move in moves if move.is_marked]
+            self._sync_dirty(limit)
+            for move in moves:
+                if not move.is_marked:
+                    move.settle()
+                    move.is_marked = True
+            for move in marked:
+                if not move.is_over:
+                    move.origin.moving -= 1
+                    move.copy.moving -= 1
+                    move.is_over = True
+            while self._moves and self._moves[0].is_over:
+                self._moves.popleft()
 
     def _sync_dirty(self, limit: int | None) -> None:
         dirty = sorted((segment for segment in tuple(self._dirty) if limit is None or segment.number < limit), key=lambda segment: segment.number)
         try:
             for segment in dirty:
-                self._dirty.pop(segment, None)
-                # Cleared before the sync: what changes from here on asks for the next one.
-                segment.map.dirty = False
-                if segment.retired:
-                    continue
-                tail = segment.map.tail
-                with segment.held_open() as fd:
-                    if fd < 0:
-                        continue  # retired since we looked
-                    self.disk.datasync(fd)
-                if tail > segment.map.synced:
-                    segment.map.synced = tail
+                try:
+                    self._sync_segment(segment)
+                except BaseException:
+                    self.dirtied(segment)
+                    raise
             if self._names_dirty:
                 # Files before the folder: a durable name must never point at bytes that are not.
                 self._names_dirty = False
-                self.disk.sync_folder()
+                try:
+                    self.disk.sync_folder()
+                except BaseException:
+                    self._names_dirty = True
+                    raise
             self.sync_count += 1
         except OSError as error:
             self.break_down(error)
             self.refuse_if_broken()
+
+    def _sync_segment(self, segment: Segment) -> None:
+        self._dirty.pop(segment, None)
+        # Cleared before the sync: what changes from here on asks for the next one.
+        segment.map.dirty = False
+        if segment.retired:
+            return
+        tail = segment.map.tail
+        with segment.held_open() as fd:
+            if fd < 0:
+                return  # retired since we looked
+            self.disk.datasync(fd)
+        if tail > segment.map.synced:
+            segment.map.synced = tail
 
     def break_down(self, error: OSError) -> None:
         """The disk failed under a write or sync: nothing is acknowledged any more until the queue is opened again."""

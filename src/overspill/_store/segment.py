@@ -225,14 +225,16 @@ class Segment:
     @contextmanager
     def held_open(self) -> Iterator[int]:
         """The descriptor, which nobody closes meanwhile; -1 when the file is gone."""
-        with self._reading:
-            fd = -1 if self._retired and self._fd is None else self.fd()
-            self._readers += 1
+        counted = False
         try:
+            with self._reading:
+                fd = -1 if self._retired and self._fd is None else self.fd()
+                self._readers += 1
+                counted = True
             yield fd
         finally:
             with self._reading:
-                self._readers -= 1
+                self._readers -= counted
             if self._retired:
                 self.let_go_of_fd()
 
