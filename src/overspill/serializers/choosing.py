@@ -1,0 +1,62 @@
+"""From the value of the option `serializer` to the codec."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from ..errors import InvalidOption
+from ..item import KIND_JSON, KIND_MSGPACK
+from .automatic import Auto
+from .bare import Raw, Str
+from .by_msgspec import ByName, Typed
+from .codec import Codec, json_encoded
+from .lowering import packed
+from .own import Custom, Pickle
+
+_AUTO: Final = Auto()
+_JSON_KEPT: Final = frozenset([type(None), bool, int, str])  # no float: it may be NaN, which JSON writes as null
+_NAMED: Final[dict[str, Codec]] = {
+    "auto": _AUTO,
+    "raw": Raw(),
+    "str": Str(),
+    "json": ByName("json", KIND_JSON, json_encoded, _JSON_KEPT),
+    "msgpack": ByName("msgpack", KIND_MSGPACK, packed, frozenset([type(None), bool, int, float, str, bytes])),
+    "pickle": Pickle(),
+}
+NAMES: Final = tuple(_NAMED)
+
+
+def keeps_object(item: Any) -> bool:
+    """``Codec.keeps_object`` of ``"auto"``."""
+    return _AUTO.keeps_object(item)
+
+
+def resolve(serializer: Any) -> Codec:
+    """The codec for the option's value: a name, an object with ``encode`` and ``decode``, or a type for msgspec."""
+    allowed = f"one of {', '.join(map(repr, NAMES))}, a type that msgspec knows, or an object with encode and decode"
+    if isinstance(serializer, str):
+        codec = _NAMED.get(serializer)
+        if codec is None:
+            raise InvalidOption("serializer", serializer, allowed)
+        return codec
+    if serializer is None:
+        raise InvalidOption("serializer", None, allowed)
+    if isinstance(serializer, Codec):
+        return serializer
+    if not isinstance(serializer, type) and _has_both_methods(serializer):
+        return Custom(serializer)
+    try:
+        known = not isinstance(msgspec.inspect.type_info(serializer), msgspec.inspect.CustomType)
+        codec = Typed(serializer) if known else None
+    except Exception as error:  # msgspec says no in several ways, and resolving annotations may run into anything
+        raise InvalidOption("serializer", serializer, allowed, hint=str(error)) from error
+    if codec is None:
+        hint = f"pass an object: {serializer.__name__}()" if _has_both_methods(serializer) else None
+        raise InvalidOption("serializer", serializer, allowed, hint=hint)
+    return codec
+
+
+def _has_both_methods(thing: Any) -> bool:
+    return callable(getattr(thing, "encode", None)) and callable(getattr(thing, "decode", None))
