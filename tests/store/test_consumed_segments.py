@@ -20,4 +20,4 @@ def test_a_consumed_segment_leaves_nothing_of_its_index_behind(tmp_path: Path, d
                 q.dequeue()
             q._work()
         consumed = [segment for segment in segments if segment.retired]
-        assert consumed and not any(segment._lists for segment in consumed)
+        assert consumed and not any(segment._listing.length for segment in consumed)

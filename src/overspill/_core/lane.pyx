@@ -171,7 +171,7 @@ cdef class Run:
             if version != self.version:
                 # The segment was sealed under the cursor, which ordered its list anew: find the last record seen and go on behind it.
                 after = <uint64_t>self.view[self.view.shape[0] - 1] * 8
-                position, offsets, version = owner.offsets(self.line, 0, after)
+                position, offsets, version = owner.offsets(self.line, self.position + <uint64_t>self.view.shape[0] - 1, after)
         self.position, self.version = position, version
         self.window = offsets
         self.at = 1 if after else 0

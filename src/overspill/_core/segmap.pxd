@@ -10,6 +10,7 @@ cdef extern from *:
 cdef enum:
     MARKS_START = 512
     PREFETCH = 2048          # so far ahead of a record that is written
+    LISTED_AT_ONCE = 4096
     REACH = 1048576          # what a caller has backed at most without giving up the interpreter lock
     FOOTER_ROOM = 144  # footer, and the padding before index and directory
 

@@ -21,10 +21,11 @@ from cpython.exc cimport PyErr_SetFromErrno
 from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
 
 from .record cimport (
-    LINES, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, record_size, header_checks, seal_header, store_header,
+    DELAYED_LINE, FLAG_FRONT, LINES, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, line_of, record_size, header_checks,
+    seal_header, store_header,
 )
 
-from .record import build_index, split_lanes
+from .record import build_index
 
 cdef extern from "<sys/mman.h>" nogil:
     void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)
@@ -508,14 +509,45 @@ cdef class SegmentMap:
         resize(found, n)
         return found
 
-    def lanes(self, records not None):
-        """`record.split_lanes` over the mapped tail."""
-        cdef uint64_t length = self.tail - self.records_start
-        if self.body == NULL:
-            raise ValueError("the segment's tail is not mapped")
-        if length == 0:
-            return []
-        return split_lanes(<const uint8_t[:length]>(self.body + self.records_start), self.records_start, records)
+    def list_some(self, uint64_t start):
+        """The next records of the mapped tail from a record boundary on: ([(priority, offsets in units of 8)] as `record.split_lanes` has them, where the last one ends).
+
+        So few that the interpreter lock is kept: taking it back may take longer than all of this.
+        """
+        cdef uint64_t at = start
+        cdef uint32_t offsets8[LISTED_AT_ONCE]
+        cdef uint8_t priorities[LISTED_AT_ONCE]
+        cdef uint32_t counts[256]
+        cdef unsigned int *to[256]
+        cdef const uint8_t *p
+        cdef const RecordHeader *h
+        cdef array found
+        cdef int i, n = 0, priority
+        if self.body == NULL or start < self.records_start:
+            raise ValueError("not in the mapped tail")
+        memset(counts, 0, sizeof(counts))
+        while at < self.tail and n < LISTED_AT_ONCE:
+            p = self.body + at
+            prefetch(p + PREFETCH, 0, 3)
+            prefetch(p + PREFETCH + 64, 0, 3)
+            h = <const RecordHeader *>p
+            if not header_checks(h, self.salt, at):
+                raise AssertionError(f"I4: the record at {at} of the open segment does not check")
+            if not h.flags & FLAG_FRONT and line_of(h) < DELAYED_LINE:
+                offsets8[n], priorities[n] = <uint32_t>(at >> 3), h.priority
+                counts[h.priority] += 1
+                n += 1
+            at += record_size(h.length)
+        lanes = []
+        for priority in range(256):
+            if counts[priority]:
+                found = clone(array("I"), counts[priority], zero=False)
+                lanes.append((priority, found))
+                to[priority] = found.data.as_uints
+        for i in range(n):
+            to[priorities[i]][0] = offsets8[i]
+            to[priorities[i]] += 1
+        return lanes, at
 
     def index(self, records not None):
         """`record.build_index` over the mapped tail."""

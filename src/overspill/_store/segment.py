@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .._core.record import build_index, count_marked, parse_header, read_payload, scan, split_lanes
+from .._core.record import build_index, count_marked, parse_header, read_payload, scan
 from .._core.segmap import SegmentMap, fresh_marks
 from . import layout
 from .files import Disk
+from .listing import Listing
 
 __all__ = ["Segment", "size_for"]
 
@@ -118,15 +119,16 @@ class Segment:
         self._reading = threading.RLock()
         """Guards the descriptor and the count of its readers."""
         self._retired = False
-        self._lists: dict[int, array[int]] = {}
-        self._listed_upto = header.records_start
         self._word_lock = threading.Lock()
+        self._mapping = threading.Lock()
+        """Held while the mapped records are read for their index, and while they are unmapped. Taken before `_shape`."""
         self._shape = threading.Lock()
-        """Held while the mapped records are read, and while they are unmapped."""
+        """Held while a stretch of the mapped records is read for `_listing`, while they are unmapped, and while an index takes the place of the lists."""
         self.map = SegmentMap(header.number, header.salt, header.slots, header.records_start, header.file_size, plain)
         self.map.owner = self
         if plain:
             self.map.write = self._write_word
+        self._listing = Listing(self.map, header.records_start, self.read)
 
     # --- making one
 
@@ -185,11 +187,11 @@ class Segment:
         old.disk.pwrite(fd, header.pack(), 0)
         old.disk.datasync(fd)
         segment = cls(old.disk, old.name, header, old.allocated, fd, plain=False)
-        with old._shape:
+        with old._mapping, old._shape:
             segment.map.take_over(old.map)
             old._fd = None
             old._retired = True
-            old._lists.clear()
+            old._listing.clear()
         segment.name = layout.segment_name(number)
         old.disk.rename(old.name, segment.name)
         return segment
@@ -274,7 +276,7 @@ class Segment:
     def offsets(self, line: int, position: int, first: int) -> tuple[int, array[int], int]:
         """A window of the line's records in this segment's own order, as offsets in units of 8.
 
-        From `position` on; or, if `first` is given, from the record at that offset on. Returns (position of the window, window, version).
+        From `position` on; or, if `first` is given, from the record at that offset on, which may well be at `position`. Returns (position of the window, window, version).
         """
         self.attach()
         if self._retired:
@@ -291,7 +293,8 @@ class Segment:
             entry = self.directory.get(line)
             if entry is None:  # nothing of this line has survived
                 return position, array("I"), self.version
-        if first:
+        window = self._index_window(entry, position)
+        if first and not (window and window[0] == first // 8):
             position = 0
             while True:
                 window = self._index_window(entry, position)
@@ -302,7 +305,8 @@ class Segment:
                     break
                 except ValueError:
                     position += len(window)
-        return position, self._index_window(entry, position), self.version
+            window = self._index_window(entry, position)
+        return position, window, self.version
 
     def _check_index(self, entry: layout.DirectoryEntry) -> None:
         """Before a lane's index is used for the first time: is it as it was written? If not, the records say what it must be."""
@@ -356,25 +360,11 @@ class Segment:
                 return position, array("I"), self.version
             if self.footer is not None:
                 return None
-            known = self._listed_up_to_date(priority)
-            if first:
-                position = known.index(first // 8)
-            return position, known[position : position + _WINDOW_ENTRIES], self.version
-
-    def _listed_up_to_date(self, priority: int) -> array[int]:
-        tail = self.map.tail
-        if tail > self._listed_upto:
-            found: list[tuple[int, array[int]]]
-            if not self.map.mapped:
-                data = self.read(self._listed_upto, tail - self._listed_upto)
-                records = scan(data, self.header.salt, self._listed_upto, self._listed_upto, False).records
-                found = split_lanes(data, self._listed_upto, records)
-            else:
-                found = self.map.lanes(self.map.walk(self._listed_upto, tail))
-            for level, more in found:
-                self._lists.setdefault(level, array("I")).extend(more)
-            self._listed_upto = tail
-        return self._lists.setdefault(priority, array("I"))
+            if not (first or position):
+                raise AssertionError(f"I2: a run over {self.name}, which is not sealed, must say where it begins")
+            if first and self._listing.reach(first):
+                self.version += 1
+            return *self._listing.window(priority, position, first, _WINDOW_ENTRIES), self.version
 
     def waiting_in(self, line: int) -> int:
         """How many records of a line are not settled, for a sealed segment whose marks nobody changes now. Reads its part of the index, and needs no memory for it."""
@@ -441,10 +431,11 @@ class Segment:
         if self.footer is not None or self._retired:
             return 0
         tail = self.map.tail
-        with self._shape:
+        with self._mapping:
             lanes = self._index_lanes()
             # Unmapped before it is synced: to clean mapped pages the kernel must interrupt every processor that may be storing into them.
-            self.map.close_tail()
+            with self._shape:
+                self.map.close_tail()
         with self.held_open() as fd:
             self.disk.datasync(fd)
             end, entries, footer = render_end(self.header, lanes, tail, next_sequence)
@@ -455,7 +446,7 @@ class Segment:
             # A reader sees the lists or the index, never half of each.
             self.directory = {entry.line: entry for entry in entries}
             self.footer = footer
-            self._lists.clear()
+            self._listing.clear()
             self.version += 1
         with self.held_open() as fd:
             self.disk.truncate(fd, size)
@@ -489,14 +480,14 @@ class Segment:
 
     def retire(self) -> None:
         """Everything in it is settled and the file has been unlinked: let go of everything."""
-        with self._shape:  # whoever reads the mapped records just now does so without the interpreter lock
+        with self._mapping, self._shape:  # whoever reads the mapped records just now does so without the interpreter lock
             self._retired = True
             self.map.retire()
-            self._lists.clear()  # it refers to its map and its map to it: the collector may come for both much later
+            self._listing.clear()  # it refers to its map and its map to it: the collector may come for both much later
         self.let_go_of_fd()
 
     def close(self) -> None:
         """Let go of memory and descriptor; the file stays."""
-        with self._shape:
+        with self._mapping, self._shape:
             self.map.detach()
         self.let_go_of_fd()
