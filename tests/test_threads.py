@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from faults import stepping
 from overspill import Durability, HybridQueue, KiB, LeaseExpired, OverflowStrategy, QueueClosed, QueueEmpty, WhenFull
 
 PATIENCE_S = 20
@@ -376,13 +377,27 @@ def test_draining_under_power_delivers_what_it_settles(tmp_path: Path) -> None:
 
 
 def test_power_callers_share_their_syncs(tmp_path: Path) -> None:
-    with HybridQueue("q", tmp_path, durability=Durability.POWER) as q:
+    """While one caller's sync is under way all the others come, and the next one covers them."""
+    syncing, all_are_there = threading.Event(), threading.Event()
+    syncs: list[int] = []
+
+    def step(verb: str) -> None:
+        if verb == "datasync" and syncing.is_set():
+            syncs.append(len(q))
+            assert all_are_there.wait(PATIENCE_S)
+
+    with HybridQueue("q", tmp_path, durability=Durability.POWER, _background=False, _disk_class=stepping(step)) as q:
+        q.enqueue("makes the first segment")
+        syncing.set()
         crew = Crew()
         for producer in range(16):
-            crew.hire(lambda producer=producer: [q.enqueue((producer, i)) for i in range(20)])
+            crew.hire(lambda producer=producer: q.enqueue(producer))
+        crew.go()
+        while len(q) < 17:  # an item is in line before its sync
+            threading.Event().wait(0.001)
+        all_are_there.set()
         crew.finish()
-        assert len(q) == 320
-        assert q.stats().syncs < 320, "a leader's sync covers its followers"
+        assert len(syncs) == 2 and syncs[1] == 17, "one that was under way, and one for all who came meanwhile"
 
 
 def test_a_priority_item_overtakes_in_whoever_takes_next(q: HybridQueue) -> None:
