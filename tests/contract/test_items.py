@@ -102,8 +102,8 @@ def test_a_list_that_contains_itself_is_refused_and_not_a_crash(memory_place: Pl
 @pytest.mark.parametrize(("name", "good", "bad"), [
     ("raw", [b"", b"\x00\xff"], ["str", 1, None]),
     ("str", ["", "ünï"], [b"bytes", 1, None]),
-    ("json", [None, 1, "x", [1, {"a": [True, 2.5]}]], [object()]),
-    ("msgpack", [None, 1, "x", b"bytes", [1, {"a": True}]], [object()]),
+    ("json", [None, 1, "x", [1, {"a": [True, 2.5]}]], [object(), b"bytes", ["x", b"bytes"], (1,), {1: 2}, float("nan")]),
+    ("msgpack", [None, 1, "x", b"bytes", [1, {"a": True}]], [object(), (1,), [{1}]]),
     ("pickle", [None, Plain(1), Colour.RED, (1, [2]), SubclassOfDict(a=1)], [lambda: None]),
 ])  # fmt: skip
 def test_named_serializers(tiny_place: Place, name: str, good: list[Any], bad: list[Any]) -> None:

@@ -3,29 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 import msgspec
+from msgspec.msgpack import Ext
 
 from ..errors import NotSerializable, UnknownFormat
 from ..item import KIND_JSON, KIND_MSGPACK
-from .codec import Buffer, Codec
-from .faults import WAY_OUT, type_name
+from .codec import Buffer, Codec, json_encoded
+from .faults import WAY_OUT, short, type_name
 from .fresh_stack import on_fresh_stack
+from .lowering import LOWERINGS, PLAIN, packed
 
 
 class ByName(Codec):
-    """JSON or MessagePack as msgspec understands them: a tuple comes back as a list, a datetime as text, and so on."""
+    """JSON or MessagePack, for whoever else reads the items: what the format has, and what therefore comes back as it was.
 
-    def __init__(self, name: str, kind: int, encode: Callable[[Any], bytes], keeps: frozenset[type]) -> None:
-        self.name, self.kind, self.keeps, self._encode = repr(name), kind, keeps, encode
+    msgspec writes more than that, in a form that does not say what it was: bytes as base64 text, a tuple as a list, a NaN as null. Here that is refused. An item is encoded first, so that
+    the check meets no circle.
+    """
+
+    scalars: frozenset[type]
+    """Types that come back as they are, whatever the value."""
+    keys: frozenset[type]
+    """Those that the keys of a dict may have."""
 
     def encode(self, item: Any) -> tuple[int, bytes]:
-        return self.kind, _encoded_by_msgspec(self._encode, item, self.name)
+        return self.kind, _encoded_by_msgspec(self._encode_if_same, item, self.name)
+
+    def _encode_if_same(self, item: Any) -> bytes:
+        payload = self._write(item)
+        if not self._comes_back(item):
+            raise _strange_part(self, item, "item") or NotSerializable()
+        return payload
+
+    def _write(self, item: Any) -> bytes:
+        raise NotImplementedError
+
+    def _comes_back(self, value: Any) -> bool:
+        kind = type(value)
+        if kind in self.scalars:
+            return True
+        if kind is dict:
+            if not self.keys.issuperset(map(type, value)):
+                return False
+            parts = value.values()
+        elif kind is list:
+            parts = value
+        else:
+            return self._comes_back_by_value(value)
+        return self.scalars.issuperset(map(type, parts)) or all(map(self._comes_back, parts))
+
+    def _comes_back_by_value(self, value: Any) -> bool:
+        return False
 
     def keeps_object(self, item: Any) -> bool:
-        # What MessagePack cannot hold in 64 bits would fail when it spills.
+        # A larger int would fail when it spills: MessagePack has 64 bits, and Python makes no text of thousands of digits.
         return super().keeps_object(item) and (type(item) is not int or -(2**63) <= item < 2**64)
+
+
+class Json(ByName):
+    name, kind, keeps = "'json'", KIND_JSON, frozenset([type(None), bool, int, str])
+    scalars, keys = keeps, frozenset([str])
+
+    def _write(self, item: Any) -> bytes:
+        return json_encoded(item)
+
+    def _comes_back_by_value(self, value: Any) -> bool:
+        return type(value) is float and isfinite(value)
+
+
+class MessagePack(ByName):
+    name, kind, keeps = "'msgpack'", KIND_MSGPACK, PLAIN
+    scalars, keys = PLAIN | {Ext}, PLAIN
+
+    def _write(self, item: Any) -> bytes:
+        return packed(item)
+
+
+def _strange_part(codec: ByName, value: Any, place: str) -> NotSerializable | None:
+    """The first part of the item that would come back as something else, as an error."""
+    if codec._comes_back(value):
+        return None
+    if type(value) is dict:
+        for key, part in list(value.items()):
+            if type(key) not in codec.keys:
+                said = f"has the key {short(key)} of type {type_name(type(key))}"
+                return _not_as_it_is(codec, key, place, said)
+            if fault := _strange_part(codec, part, f"{place}[{short(key)}]"):
+                return fault
+    elif type(value) is list:
+        for number, part in enumerate(list(value)):
+            if fault := _strange_part(codec, part, f"{place}[{number}]"):
+                return fault
+    return _not_as_it_is(codec, value, place, f"is the float {value}" if type(value) is float else f"is of type {type_name(type(value))}")
+
+
+def _not_as_it_is(codec: ByName, value: Any, place: str, said: str) -> NotSerializable:
+    if codec.kind == KIND_JSON and type(value) is bytes:
+        hint = 'use serializer="auto" or "msgpack", or make it text: base64.b64encode(data).decode()'
+    elif type(value) in PLAIN or type(value) in LOWERINGS:
+        hint = f'use serializer="auto", or convert it to what {codec.name[1:-1]} has'
+    else:
+        hint = WAY_OUT
+    return NotSerializable(f"{place} {said}, which serializer={codec.name} could not give back as it is", place=place, hint=hint)
 
 
 def _encoded_by_msgspec(encode: Callable[[Any], bytes], item: Any, name: str) -> bytes:
@@ -34,7 +116,7 @@ def _encoded_by_msgspec(encode: Callable[[Any], bytes], item: Any, name: str) ->
             return encode(item)
         except RecursionError:
             return on_fresh_stack(encode, item)
-    except MemoryError:
+    except (NotSerializable, MemoryError):
         raise
     except RecursionError:
         raise NotSerializable(f"serializer {name} cannot encode an item that contains itself or is nested so deeply",

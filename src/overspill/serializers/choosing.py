@@ -7,22 +7,19 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import InvalidOption
-from ..item import KIND_JSON, KIND_MSGPACK
 from .automatic import Auto
 from .bare import Raw, Str
-from .by_msgspec import ByName, Typed
-from .codec import Codec, json_encoded
-from .lowering import packed
+from .by_msgspec import Json, MessagePack, Typed
+from .codec import Codec
 from .own import Custom, Pickle
 
 _AUTO: Final = Auto()
-_JSON_KEPT: Final = frozenset([type(None), bool, int, str])  # no float: it may be NaN, which JSON writes as null
 _NAMED: Final[dict[str, Codec]] = {
     "auto": _AUTO,
     "raw": Raw(),
     "str": Str(),
-    "json": ByName("json", KIND_JSON, json_encoded, _JSON_KEPT),
-    "msgpack": ByName("msgpack", KIND_MSGPACK, packed, frozenset([type(None), bool, int, float, str, bytes])),
+    "json": Json(),
+    "msgpack": MessagePack(),
     "pickle": Pickle(),
 }
 NAMES: Final = tuple(_NAMED)

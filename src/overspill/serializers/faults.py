@@ -23,13 +23,13 @@ def fault_in(value: Any, place: str, around: tuple[int, ...]) -> NotSerializable
         inside = (*around, id(value))
         if kind is dict:
             for key, part in list(value.items()):
-                fault = fault_in(key, f"{place}.key({_short(key)})", inside)
-                fault = fault or fault_in(part, f"{place}[{_short(key)}]", inside)
+                fault = fault_in(key, f"{place}.key({short(key)})", inside)
+                fault = fault or fault_in(part, f"{place}[{short(key)}]", inside)
                 if fault:
                     return fault
         else:
             for number, part in enumerate(list(value)):
-                inner = f"{place}[{number}]" if kind in (list, tuple) else f"{place}.element({_short(part)})"
+                inner = f"{place}[{number}]" if kind in (list, tuple) else f"{place}.element({short(part)})"
                 if fault := fault_in(part, inner, inside):
                     return fault
         return None
@@ -62,7 +62,7 @@ def fault_in(value: Any, place: str, around: tuple[int, ...]) -> NotSerializable
 _CONTAINERS: Final = frozenset([list, tuple, dict, set, frozenset])
 
 
-def _short(key: object) -> str:
+def short(key: object) -> str:
     if type(key) is str:
         text = json.dumps(key)
         return text if len(text) <= 60 else text[:50] + '…"'
