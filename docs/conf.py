@@ -28,8 +28,9 @@ suppress_warnings = ["myst.header"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 default_role = "code"  # the docstrings are Markdown-like: `name` is a name
+smartquotes = False  # a dash or a quote of a command or a name stays what it is
 
 html_theme = "furo"
 html_title = "Overspill"
@@ -39,8 +40,8 @@ html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 html_show_sphinx = False
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-light"
+pygments_dark_style = "a11y-dark"
 
 FILLED_FROM = {"architecture": "ARCHITECTURE.md", "changes": "CHANGELOG.md", "benchmarks": "benchmarks/README.md", "measured": "benchmarks/results/latest.md"}
 """Pages that are files of the repository."""
@@ -103,7 +104,27 @@ def _table_of_options(app: Any, what: str, name: str, obj: Any, options: Any, li
     lines.append("")
 
 
+def _without_its_table(app: Any, what: str, name: str, obj: object, options: Any, signature: str | None, result: str | None) -> tuple[str, None] | None:
+    """Two dozen keyword arguments are read in the table of them, not in a signature of ten lines."""
+    return ("(*, ...)", None) if name == "overspill.options.Options" else None
+
+
+def _public_bases(app: Any, name: str, obj: type, options: Any, bases: list[type]) -> None:
+    bases[:] = [base for base in bases if not base.__name__.startswith("_")] or [public for base in bases for public in base.__bases__]
+
+
+def _example_as_it_is_typed(app: Any, ctx: Any, lines: list[str]) -> None:
+    """The example that ends the help of a command, as a block that can be copied."""
+    said = [line.removeprefix("| ").strip() for line in lines]
+    if "Example:" in said:
+        example = [line for line in said[said.index("Example:") + 1 :] if line]
+        lines[:] = ["Example:", "", ".. code-block:: sh", "", *(f"   {line}" for line in example), ""]
+
+
 def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", _without_its_table)
+    app.connect("autodoc-process-bases", _public_bases)
+    app.connect("sphinx-click-process-epilog", _example_as_it_is_typed)
     app.connect("source-read", _fill)
     app.connect("autodoc-process-docstring", _as_markup)
     app.connect("autodoc-process-docstring", _table_of_options)

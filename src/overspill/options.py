@@ -129,29 +129,29 @@ class RateLimit:
 class Options:
     """All options of a ``HybridQueue``, checked. The comments say what each may be."""
 
-    name: str | None = None  # validate_name; needed where there is a disk_path
+    name: str | None = None  # up to 128 of A-Z a-z 0-9 . _ -; needed where there is a disk_path
     disk_path: str | None = None  # str or path; None = memory only
     memory_size: int = 1000  # items, from 1
     memory_limit: int | None = 512 * MiB  # bytes, from 1; None = no byte limit
     max_items: int | None = None  # items in line, in memory and on disk, from 1; None = as many as there is room for
     overflow_ratio: float = 1.0  # above 0, up to 1
-    overflow_strategy: OverflowStrategy = OverflowStrategy.OLDEST
+    overflow_strategy: OverflowStrategy = OverflowStrategy.OLDEST  # whose payloads leave memory first
     max_disk_size: int = 10 * GiB  # bytes, from 256 KiB
-    when_full: WhenFull = WhenFull.RAISE
-    durability: Durability = Durability.PROCESS
-    sync_interval: float | None = 1.0  # seconds above 0; None = never
-    serializer: Any = "auto"  # a name, a type, or an object with encode and decode
-    compression: str | None = None  # "snappy", "lz4", "zstd"
+    when_full: WhenFull = WhenFull.RAISE  # what enqueue does when neither tier has room
+    durability: Durability = Durability.PROCESS  # what an acknowledged item survives
+    sync_interval: float | None = 1.0  # seconds above 0 between two syncs in the background; None = never
+    serializer: Any = "auto"  # auto, raw, str, json, msgpack, pickle, a type for msgspec, or an object with encode and decode
+    compression: str | None = None  # snappy, lz4, zstd; None = as they are
     ttl: float | None = None  # seconds above 0; None = items never expire
     max_item_size: int = _ITEM_SIZE_ASSUMED  # bytes, from 1 to 2 GiB
     default_batch_size: int = 100  # items, from 1
-    rate_limit: RateLimit | None = None
-    lease_timeout: float = 30.0  # seconds above 0
+    rate_limit: RateLimit | None = None  # items a second; None = as fast as they come
+    lease_timeout: float = 30.0  # seconds above 0, until a lease that was not acknowledged comes back
     max_attempts: int | None = None  # 1 to 255, then to the dead letters; None = tried for ever
     dead_letter_limit: int | None = None  # 1 or more; beyond it the oldest is dropped, and counted; None = as many as the disk holds
-    on_expired: Callable[..., object] | None = None
-    on_dropped: Callable[..., object] | None = None
-    metrics: bool = False
+    on_expired: Callable[..., object] | None = None  # called with each item that expired
+    on_dropped: Callable[..., object] | None = None  # called with each item that was dropped, and the reason
+    metrics: bool = False  # True: shown by prometheus_client
 
     @classmethod
     def build(cls, **given: Any) -> Options:

@@ -18,7 +18,7 @@ class Batching(Taking):
     """`batches`."""
 
     def batches(self, n: int | None = None, linger: float | timedelta | None = None) -> Iterator[list[Any]]:
-        """Take the items in lists, one after the other: up to `n` items (default: the queue's `default_batch_size`), or what came within `linger` seconds of the first one.
+        """Take the items in lists, one after the other: up to `n` items (default: the queue's `default_batch_size`), or what came within `linger` seconds of the first one::
 
             for batch in events.batches(n=1000, linger=0.05):
                 database.insert(batch)
