@@ -50,6 +50,11 @@ __all__ = [
 Path = str | os.PathLike[str]
 
 
+def counted(n: int, what: str) -> str:
+    """`1 segment`, `2,000 segments`: a number in a sentence for people."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 class QueueError(Exception):
     """The family. ``where`` says at which queue or file, ``hint`` what to do next."""
 

@@ -251,14 +251,14 @@ def test_commands_say_what_is_wrong_and_end_with_1(run: Run, jobs: Path) -> None
     data[data.index(b"line 3")] ^= 1
     segment.write_bytes(data)
     said = run("verify", jobs, code=1).stdout
-    assert f"{segment.name}, offset " in said and "do not check (payload)" in said and "1 problems" in said
+    assert f"{segment.name}, offset " in said and "do not check (payload)" in said and "1 problem;" in said
     assert json.loads(run("verify", jobs, "--json", code=1).stdout)["damage"][0]["file"] == segment.name
-    assert "left out" in run("export", jobs, code=1).output
+    assert "overspill: damaged: " in run("export", jobs, code=1).output
     before = fingerprint(jobs)
     assert "keep the bytes in quarantine" in run("repair", jobs, code=1).stdout
     assert fingerprint(jobs) == before
     said = run("repair", jobs, "--apply").stdout
-    assert "1 more damaged records set aside" in said and "kept: " in said and "12 items waiting" in said
+    assert "1 more damaged record set aside" in said and "kept: " in said and "12 items waiting" in said
     (kept,) = (jobs / "quarantine").glob("*.bad")
     assert b"mine 3" in kept.read_bytes()
     assert "every checksum is right" in run("verify", jobs).stdout and "nothing to do" in run("repair", jobs).stdout

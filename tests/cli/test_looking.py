@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -87,3 +88,22 @@ def test_queue_that_no_configuration_knows_is_an_orphan(run: Run, jobs: Path, tm
     run("ls", jobs.parent, "--config", tmp_path / "jobs.toml", "--config", tmp_path / "other.json")
     (tmp_path / "both.toml").write_text(f'[defaults]\ndisk_path = "{jobs.parent}"\n[queues.jobs]\n[queues.renamed-since]\n')
     run("ls", jobs.parent, "--config", tmp_path / "both.toml")
+
+
+def test_folder_of_queues_is_told_from_one_that_holds_none(run: Run, jobs: Path, tmp_path: Path) -> None:
+    for words in (["stats"], ["peek"], ["verify"], ["repair"], ["export"], ["get"], ["compact"]):
+        assert f"{jobs.parent} is no queue itself (name one of those in it: {jobs.name})" in run(*words, jobs.parent, code=2).output
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert f"{tmp_path / 'empty'} holds no queue (a queue is named by its folder" in run(*words, tmp_path / "empty", code=2).output
+    (tmp_path / "file").write_text("hello")
+    assert "is a file, and a queue is a folder" in run("stats", tmp_path / "file", code=2).output
+
+
+def test_one_is_not_said_as_many(run: Run, tmp_path: Path) -> None:
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue("one")
+    said = run("stats", tmp_path / "q").stdout + run("verify", tmp_path / "q").stdout + str(HybridQueue.inspect(tmp_path / "q"))
+    assert "1 item" in said and "1 record in 1 segment" in said
+    assert not re.search(r"\b1 (items|records|segments)\b", said)
+    with HybridQueue("q", tmp_path) as q:
+        assert str(q.recovery) == "1 item in 1 segment, closed in order"

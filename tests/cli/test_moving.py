@@ -234,3 +234,16 @@ def test_delayed_lines_are_put_for_later(run: Run, tmp_path: Path) -> None:
     run("put", tmp_path / "q", "--delay", "1h", stdin=b"one\ntwo\n")
     run("get", tmp_path / "q", code=1)
     assert json.loads(run("stats", tmp_path / "q", "--json").stdout)["delayed"] == 2
+
+
+def test_queue_is_not_drained_into_itself(run: Run, jobs: Path, tmp_path: Path) -> None:
+    (tmp_path / "another-name").symlink_to(jobs)
+    for target in (jobs, tmp_path / "another-name"):
+        assert "cannot be drained into itself" in run("drain", jobs, target, code=2).output
+
+
+@pytest.mark.parametrize("words", [["put"], ["import"], ["drain", "SOURCE"]], ids=lambda words: words[0])
+def test_disk_limit_that_no_queue_can_keep_is_refused_by_the_name_of_its_option(run: Run, jobs: Path, tmp_path: Path, words: list[str]) -> None:
+    given = [jobs if word == "SOURCE" else word for word in words]
+    assert "'--max-disk': 1000 is too small: at least 256 KiB" in run(*given, tmp_path / "new", "--max-disk", "1000", code=2, stdin=b"").output
+    assert not (tmp_path / "new").exists()

@@ -165,7 +165,7 @@ def test_acknowledged_items_leave_and_the_others_stay(tmp_path: Path, started: A
     assert [getting.stdout.readline() for _ in range(5)] == [b"%d\n" % n for n in range(5)]
     with open(tmp_path / "acks", "w") as acks:
         acks.write("done\ndone\n")
-    assert getting.wait(30) == 2 and b"3 items: they are back" in getting.stderr.read()
+    assert getting.wait(30) == 2 and b"3 items, back in the queue" in getting.stderr.read()
     with HybridQueue("q", tmp_path) as q:
         assert list(q) == [b"2", b"3", b"4"]
 
@@ -189,7 +189,7 @@ def test_interrupted_put_says_how_much_is_in(tmp_path: Path, started: Any) -> No
         assert putting.poll() is None
         time.sleep(0.01)
     putting.send_signal(signal.SIGINT)
-    assert putting.wait(30) == 130 and putting.stderr.read() == f"stopped\n1 items are in {tmp_path / 'q'}\n".encode()
+    assert putting.wait(30) == 130 and putting.stderr.read() == f"stopped\n1 item put into {tmp_path / 'q'}\n".encode()
     with HybridQueue("q", tmp_path) as q:
         assert list(q) == [b"whole"]
 

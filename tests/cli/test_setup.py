@@ -32,3 +32,4 @@ def test_bench_measures_every_durability_and_leaves_nothing(run: Run, tmp_path: 
     assert "enqueue_batch" in run("bench", tmp_path, "--seconds", "110ms").stdout
     assert list(tmp_path.iterdir()) == []
     run("bench", tmp_path, "--size", "1GiB", code=2)
+    assert "above 0" in run("bench", tmp_path, "--seconds", "0", code=2).output

@@ -174,7 +174,7 @@ def test_unknown_names_and_quarantine_are_told(folder: Folder) -> None:
     found = inspect(folder.path)
     assert found.unknown_names == ("notes.txt",)
     assert (found.quarantined_files, found.quarantined_bytes) == (1, 500)
-    assert "quarantine: 1 files" in str(found)
+    assert "quarantine: 1 file" in str(found)
 
 
 def test_link_in_place_of_a_segment_is_refused(folder: Folder, tmp_path: Path) -> None:

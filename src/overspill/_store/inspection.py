@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from .._core.record import build_index, count_marked, parse_header, scan
-from ..errors import CorruptedData
+from ..errors import CorruptedData, counted
 from . import layout
 from .files import Access, Disk
 from .layout import Kind
@@ -127,8 +127,8 @@ class Inspection:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path}: {self.waiting:,} items waiting of {self.records:,} in {len(self.segments):,} segments, {self.bytes:,} bytes"
-            + "".join(f", {n:,} {what}" for n, what in ((self.delayed, "delayed"), (self.dead_letters, "dead letters")) if n)
+            f"{self.path}: {counted(self.waiting, 'item')} waiting of {counted(self.records, 'record')} in {counted(len(self.segments), 'segment')}, {counted(self.bytes, 'byte')}"
+            + (f", {self.delayed:,} delayed" if self.delayed else "") + (f", {counted(self.dead_letters, 'dead letter')}" if self.dead_letters else "")
             + (", closed in order" if self.clean else "")
         ]
         if len(self.by_priority) > 1:
@@ -137,9 +137,9 @@ class Inspection:
         if self.oldest_ns is not None and self.newest_ns is not None:
             lines.append(f"enqueued from {_time(self.oldest_ns)} to {_time(self.newest_ns)}")
         if self.torn_bytes:
-            lines.append(f"torn at its end: {self.torn_bytes:,} bytes, {self.torn_records:,} records")
+            lines.append(f"torn at its end: {counted(self.torn_bytes, 'byte')}, {counted(self.torn_records, 'record')}")
         if self.quarantined_files:
-            lines.append(f"quarantine: {self.quarantined_files:,} files, {self.quarantined_bytes:,} bytes")
+            lines.append(f"quarantine: {counted(self.quarantined_files, 'file')}, {counted(self.quarantined_bytes, 'byte')}")
         if self.holder:
             lines.append(f"open: {self.holder}")
         if self.unknown_names:
@@ -301,18 +301,18 @@ def _problems_of(each: Found) -> Iterator[Problem]:
     if each.ending in (Ending.BROKEN, Ending.UNLISTED):
         yield Problem(each.name, None, each.ending.value)
     if each.missing_bytes:
-        yield Problem(each.name, each.size, f"{each.missing_bytes} bytes are missing")
+        yield Problem(each.name, each.size, f"{counted(each.missing_bytes, 'byte')} missing")
     if each.marks.rotten:
-        yield Problem(each.name, layout.MARKS_START, f"{each.marks.rotten} words of settle marks do not check")
+        yield Problem(each.name, layout.MARKS_START, f"{counted(each.marks.rotten, 'damaged word')} of settle marks")
     if each.reading:
         for stretch in each.reading.damaged:
-            yield Problem(each.name, stretch.offset, f"{stretch.length} bytes of records do not check ({stretch.reason})")
+            yield Problem(each.name, stretch.offset, f"{counted(stretch.length, 'byte')} of records do not check ({stretch.reason})")
 
 
 def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
     """Every record and every index of a segment that has a good footer (the others have been read already), and every word of attempt counts."""
     if rotten := sum(1 for _ in _Leases(each.whole, file.read).rotten()):
-        yield Problem(each.name, each.whole.attempts_start, f"{rotten} words of attempt counts do not check")
+        yield Problem(each.name, each.whole.attempts_start, f"{counted(rotten, 'damaged word')} of attempt counts")
     footer, header = each.footer, each.whole
     if each.ending is not Ending.SEALED or footer is None:
         return
@@ -329,9 +329,9 @@ def _check_all(each: Found, file: Reader) -> Iterator[Problem]:
     for stretch in reading.damaged:
         # What is settled, or was set aside and marked, is no loss any more.
         if not good or any(stretch.offset <= offset < stretch.offset + stretch.length for offset in waiting):
-            yield Problem(each.name, stretch.offset, f"{stretch.length} bytes of records do not check ({stretch.reason})")
+            yield Problem(each.name, stretch.offset, f"{counted(stretch.length, 'byte')} of records do not check ({stretch.reason})")
     if listed > len(reading.records) and not reading.damaged:
-        yield Problem(each.name, start, f"{listed - len(reading.records)} records are missing")
+        yield Problem(each.name, start, f"{counted(listed - len(reading.records), 'record')} missing")
     lanes = {lane[0]: lane[1].tobytes() for lane in reading.lanes}
     for entry in each.directory:
         index = indexes[entry.line]

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import CorruptedData
+from ..errors import CorruptedData, counted
 from .files import Disk
 from .folder import FileLock
 from .layout import DRAINED_FAR, DRAINED_MARK, DRAINED_NEAR, MESSAGE_LENGTH, MESSAGE_MAX, PAGE
@@ -58,7 +58,7 @@ class OverflowReport:
     """The file in which everything from `damaged_at` on was kept."""
 
     def __str__(self) -> str:
-        text = f"{self.items:,} items"
+        text = counted(self.items, "item")
         if self.torn_bytes:
             text += f", {self.torn_bytes:,} torn bytes cut"
         if self.damaged_at is not None:
@@ -211,7 +211,7 @@ class Overflow:
     def _set_aside_the_rest(self, data: bytes) -> None:
         """The first message that should be there cannot be read, and so nothing behind it can be found."""
         found = MESSAGE_LENGTH.unpack_from(data)[0] if len(data) >= MESSAGE_LENGTH.size else None
-        what = f"it and the {self.items - 1:,} items behind it" if self.items > 1 else "it"
+        what = f"it and the {counted(self.items - 1, 'item')} behind it" if self.items > 1 else "it"
         self._set_aside(self._at, 0, found, what)
         self.lost += self.items
         self.items = 0

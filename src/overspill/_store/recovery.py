@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from ..errors import UnknownFormat
+from ..errors import UnknownFormat, counted
 from . import layout
 from .files import Disk
 from .folder import Quarantine
@@ -78,25 +78,25 @@ class RecoveryReport:
     """Every segment had been sealed by an orderly close, and nothing was wrong."""
 
     def __str__(self) -> str:
-        parts = [f"{self.items:,} items in {self.segments:,} segments"]
-        parts += [f"{n:,} {what}" for n, what in ((self.delayed, "delayed"), (self.dead_letters, "dead letters")) if n]
+        parts = [f"{counted(self.items, 'item')} in {counted(self.segments, 'segment')}"]
+        parts += [said for n, said in ((self.delayed, f"{self.delayed:,} delayed"), (self.dead_letters, counted(self.dead_letters, "dead letter"))) if n]
         if self.clean and not self.unknown_names:
             return ", ".join([*parts, "closed in order"])
-        for n, text in (
-            (self.moves_finished, "{:,} moves finished"),
-            (self.rescanned, "{:,} segments read record by record"),
-            (self.torn_bytes, "{:,} torn bytes cut"),
-            (self.torn_records, "{:,} torn records"),
-            (self.missing_bytes, "{:,} bytes missing at the ends of files"),
-            (self.quarantined, "{:,} damaged records set aside"),
-            (self.quarantined_files, "{:,} damaged files set aside"),
-            (self.rotten_marks, "{:,} damaged words of settle marks"),
-            (self.removed, "{:,} files removed"),
-            (self.expired_items, "{:,} expired items dropped"),
-            (len(self.unknown_names), "{:,} unknown names"),
+        for n, what, became in (
+            (self.moves_finished, "move", " finished"),
+            (self.rescanned, "segment", " read record by record"),
+            (self.torn_bytes, "torn byte", " cut"),
+            (self.torn_records, "torn record", ""),
+            (self.missing_bytes, "byte", " missing at the ends of files"),
+            (self.quarantined, "damaged record", " set aside"),
+            (self.quarantined_files, "damaged file", " set aside"),
+            (self.rotten_marks, "damaged word", " of settle marks"),
+            (self.removed, "file", " removed"),
+            (self.expired_items, "expired item", " dropped"),
+            (len(self.unknown_names), "unknown name", ""),
         ):
             if n:
-                parts.append(text.format(n))
+                parts.append(counted(n, what) + became)
         return ", ".join(parts)
 
 
@@ -393,7 +393,7 @@ class _Recovery:
         if each.reading is not None:
             self._counts["rescanned"] += 1
         if each.marks.rotten:
-            self._note(each, f"{each.marks.rotten} words of settle marks do not check: items may be delivered again")
+            self._note(each, f"{counted(each.marks.rotten, 'damaged word')} of settle marks: items may be delivered again")
             self._counts["rotten_marks"] += each.marks.rotten
         if each.missing_bytes:
             self._counts["missing_bytes"] += each.missing_bytes

@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 @command(example="overspill bench . --seconds 1 --size 1KiB")
-@click.argument("folder", metavar="DIR", default=".", type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path))
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path))
 @click.option("--seconds", type=DURATION, default="6s", show_default=True, help="About how long to measure in all.")
 @click.option("--size", type=SIZE, default="1KiB", show_default=True, help="Bytes of an item.")
 @json_option
@@ -50,6 +50,8 @@ def bench(folder: Path, seconds: float, size: int, as_json: bool) -> None:
     """
     if not 1 <= size <= 16 * MiB:
         raise Failure("--size must be from 1 to 16MiB")
+    if not seconds > 0:
+        raise Failure("--seconds must be above 0")
     place = Path(tempfile.mkdtemp(prefix="overspill-bench-", dir=folder))
     try:
         found = []

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import click
 
-from ..errors import LeaseExpired, QueueError, QueueLocked
+from ..errors import LeaseExpired, QueueError, QueueLocked, counted
 from ..hybrid import HybridQueue
 from ..options import Durability
 from ..salvage import open_queue
@@ -24,7 +24,7 @@ from ..salvage.moving import line_of
 from ..salvage.stored import Stored
 from .program import FOUND, Failure, command, json_option, print_json
 from .output import Output, progress
-from .words import DURATION, FOLDER, NEW_FOLDER, PRIORITY, SIZE
+from .words import DISK_SIZE, DURATION, FOLDER, NEW_FOLDER, PRIORITY
 
 __all__ = ["get", "open_or_wait", "put"]
 
@@ -57,7 +57,7 @@ def open_or_wait(folder: Path, wait: bool, **options: Any) -> HybridQueue:
 @click.option("--delay", type=DURATION, help="They are in line after so long.  [default: at once]")
 @click.option("--batch", type=click.IntRange(1), help="So many lines go in all or none.  [default: as they arrive]")
 @click.option("--durability", type=DURABILITY, default="process", show_default=True, help="What an item survives from when it was put.")
-@click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
+@click.option("--max-disk", type=DISK_SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
 @click.option("--wait", is_flag=True, help="If another process has the queue, wait until it lets go.")
 @json_option
 def put(
@@ -75,16 +75,16 @@ def put(
                     q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)
                     n += len(items)
         except KeyboardInterrupt as stopped:
-            stopped.add_note(f"{n:,} items are in {folder}")
+            stopped.add_note(f"{counted(n, 'item')} put into {folder}")
             raise
         except QueueError as error:
             if n:
-                error.args = (f"after {n:,} items, which are in: {error.message}",)
+                error.args = (f"after {counted(n, 'item')}, put before: {error.message}",)
             raise
     if as_json:
         print_json({"put": n})
     elif sys.stderr.isatty():
-        click.echo(f"{n:,} items put", err=True)
+        click.echo(f"{counted(n, 'item')} put", err=True)
 
 
 def _size_of(files: tuple[Path, ...]) -> int | None:
@@ -150,7 +150,8 @@ def get(folder: Path, count: int | None, wait: bool, raw: bool, ack_file: Path |
     """Take items and print them, a line each, until none is left.
 
     Text and bytes are printed as they are, anything else as JSON; --json prints a line of JSON for each item, with id, priority and attempts. An item leaves the queue when
-    it has been written, or with --ack-file when the consumer says so: if this process dies first, or the consumer goes away, it stays. Exits with 1 if there was nothing.
+    it has been written, or with --ack-file when the consumer says so: if this process dies first, or the consumer goes away, it stays. What a pipe holds has been
+    written, so `get DIR | head -3` may take more than it shows: say --count 3. Exits with 1 if there was nothing.
     """
     show = _as_json if as_json else _as_payload if raw else _as_line
     given = 0
@@ -238,7 +239,7 @@ class _Acknowledged(_Written):
                             self._outstanding.popleft().ack()
                 else:
                     n = len(self._outstanding)
-                    raise Failure(f"the consumer went away without acknowledging {n:,} items: they are back in the queue")
+                    raise Failure(f"the consumer went away without acknowledging {counted(n, 'item')}, back in the queue now")
         finally:
             for delivery in reversed(self._outstanding):
                 with suppress(LeaseExpired):

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..config import load_queues
-from ..errors import CorruptedData, QueueError, UnknownFormat
+from ..errors import CorruptedData, QueueError, UnknownFormat, counted
 from ..item import KIND_NAMES, KIND_RAW, KIND_STR
 from ..salvage import Inspection, NoQueue, is_queue, orphans, queues_below
 from ..salvage.jsonlines import item_fields, payload_of, time_text
@@ -46,7 +46,7 @@ def _looked_at(folder: Path) -> Inspection:
     from .._store.inspection import inspect
 
     if not is_queue(folder):
-        raise NoQueue(f"{folder} holds no queue")
+        raise NoQueue.at(folder)
     return inspect(folder)
 
 
@@ -65,18 +65,18 @@ def oldest_age(found: Inspection) -> float | None:
 def _lines(found: Inspection) -> list[tuple[str, str]]:
     age = oldest_age(found)
     lines = [
-        ("waiting", f"{found.waiting:,} items"),
+        ("waiting", counted(found.waiting, "item")),
         *([("not in line", f"{found.delayed:,} delayed, {found.dead_letters:,} dead letters")] if found.delayed or found.dead_letters else []),
         ("oldest", f"{duration_text(age)}, since {time_text(found.oldest_ns or 0)}" if age is not None else "-"),
         ("by priority", ", ".join(f"{priority}: {n:,}" for priority, n in sorted(found.by_priority.items(), reverse=True)) or "-"),
-        ("on disk", f"{size_text(found.bytes)} in {len(found.segments):,} segments, {found.records:,} records"),
+        ("on disk", f"{size_text(found.bytes)} in {counted(len(found.segments), 'segment')}, {counted(found.records, 'record')}"),
         ("numbered", f"up to {found.next_sequence - 1:,}: so many were ever written"),
         ("open", found.holder or "by nobody"),
     ]
     if found.torn_bytes:
-        lines.append(("torn", f"{size_text(found.torn_bytes)}, {found.torn_records:,} records at the end"))
+        lines.append(("torn", f"{size_text(found.torn_bytes)}, {counted(found.torn_records, 'record')} at the end"))
     if found.quarantined_files:
-        lines.append(("quarantine", f"{found.quarantined_files:,} files, {size_text(found.quarantined_bytes)}"))
+        lines.append(("quarantine", f"{counted(found.quarantined_files, 'file')}, {size_text(found.quarantined_bytes)}"))
     if found.unknown_names:
         lines.append(("unknown names", ", ".join(found.unknown_names)))
     lines += [("problem", str(problem)) for problem in found.problems]
@@ -144,7 +144,7 @@ def peek(folder: Path, count: int, raw: bool, as_json: bool) -> None:
     from .._store.inspection import items
 
     if not is_queue(folder):
-        raise NoQueue(f"{folder} holds no queue")
+        raise NoQueue.at(folder)
     n = 0
     out = sys.stdout.buffer
     for item in itertools.islice(items(folder, on_problem=lambda problem: click.echo(f"overspill: {problem}", err=True)), count):

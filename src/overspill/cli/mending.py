@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import click
 
 from .. import salvage
 from .looking import inspection_fields
+from ..errors import counted
 from .output import progress
 from .program import FOUND, command, json_option, print_json
 from .words import FOLDER, size_text
@@ -17,6 +20,11 @@ __all__ = ["compact", "repair", "verify"]
 
 def _segment_bytes(folder: Path) -> int:
     return sum(each.stat().st_size for each in folder.glob("*.seg"))
+
+
+def _quoted(folder: Path) -> str:
+    """As a shell takes it, from where the user is if that is shorter."""
+    return shlex.quote(min(str(folder), os.path.relpath(folder), key=len))
 
 
 @command(example="overspill verify queues/jobs")
@@ -38,8 +46,8 @@ def verify(folder: Path, as_json: bool) -> None:
         half = sum(each.tail == "half_batch" for each in found.segments)
         if half:
             click.echo("a batch at the end was never completed: opening cuts it, as is promised")
-        counted = f"{found.waiting:,} items waiting, {found.records:,} records in {len(found.segments):,} segments, {size_text(found.bytes)}"
-        click.echo(f"{counted}: {len(damage):,} problems; overspill repair shows what can be done" if damage else f"{counted}: every checksum is right")
+        there = f"{counted(found.waiting, 'item')} waiting, {counted(found.records, 'record')} in {counted(len(found.segments), 'segment')}, {size_text(found.bytes)}"
+        click.echo(f"{there}: {counted(len(damage), 'problem')}; to see what can be done: overspill repair {_quoted(folder)}" if damage else f"{there}: every checksum is right")
     raise SystemExit(FOUND if damage else 0)
 
 
@@ -60,7 +68,7 @@ def repair(folder: Path, applies: bool, as_json: bool) -> None:
         else:
             for change in plan:
                 click.echo(change)
-            click.echo("to do it: overspill repair --apply" if plan else "nothing to do")
+            click.echo(f"to do it: overspill repair {_quoted(folder)} --apply" if plan else "nothing to do")
         raise SystemExit(FOUND if plan else 0)
     with progress("read", total=None) as bar:
         done = salvage.repair(folder, on_step=bar)
@@ -73,10 +81,10 @@ def repair(folder: Path, applies: bool, as_json: bool) -> None:
     for note in done.recovery.notes:
         click.echo(note)
     if done.records_set_aside:
-        click.echo(f"{done.records_set_aside:,} more damaged records set aside")
+        click.echo(f"{counted(done.records_set_aside, 'more damaged record')} set aside")
     for name in done.kept:
         click.echo(f"kept: {folder / 'quarantine' / name}")
-    click.echo(f"{done.waiting:,} items waiting")
+    click.echo(f"{counted(done.waiting, 'item')} waiting")
 
 
 @command(example="overspill compact queues/jobs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import IO
@@ -11,9 +12,10 @@ import click
 
 from .. import salvage
 from ..hybrid import HybridQueue
+from ..errors import counted
 from .output import progress
 from .program import FOUND, Failure, command, json_option, print_json
-from .words import FOLDER, NEW_FOLDER, SIZE
+from .words import DISK_SIZE, FOLDER, NEW_FOLDER
 
 __all__ = ["drain", "export", "import_"]
 
@@ -27,26 +29,26 @@ __all__ = ["drain", "export", "import_"]
 def export(folder: Path, output: Path | None, dead_letters: bool, resume: bool, as_json: bool) -> None:
     """Print what waits as JSON Lines, and take nothing.
 
-    With ids, priorities, dates and attempts. Works beside a running owner and on a damaged copy: damaged items are left out and named
-    on stderr, and a wrong payload is never written. Exits with 1 if any was left out.
+    With ids, priorities, dates and attempts. Works beside a running owner and on a damaged copy: damage is named on stderr, damaged items
+    are left out, and a wrong payload is never written. Exits with 1 if there was any.
     """
     if resume and output is None:
         raise Failure("--resume needs --output, the file to go on with")
     if not salvage.is_queue(folder):
-        raise salvage.NoQueue(f"{folder} holds no queue")
+        raise salvage.NoQueue.at(folder)
     out = _export_file(output, resume)
     try:
         found = HybridQueue.inspect(folder)
         total = None if resume else found.waiting + found.delayed + (found.dead_letters if dead_letters else 0)
         with progress("export", total=total) as bar:
-            done = salvage.export(folder, out, resume=resume, dead_letters=dead_letters, on_step=bar, on_problem=lambda problem: click.echo(f"overspill: left out: {problem}", err=True))
+            done = salvage.export(folder, out, resume=resume, dead_letters=dead_letters, on_step=bar, on_problem=lambda problem: click.echo(f"overspill: damaged: {problem}", err=True))
     finally:
         if output is not None:
             out.close()
     if as_json:
         click.echo(_summary(done), err=output is None)
     elif output is not None and sys.stderr.isatty():
-        click.echo(f"{done.items:,} items written to {output}", err=True)
+        click.echo(f"{counted(done.items, 'item')} written to {output}", err=True)
     raise SystemExit(FOUND if done.problems else 0)
 
 
@@ -69,7 +71,7 @@ def _summary(done: salvage.Exported) -> str:
 @click.argument("folder", metavar="DIR", type=NEW_FOLDER)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--resume", is_flag=True, help="Pass over the lines that an import which was cut short has put.")
-@click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
+@click.option("--max-disk", type=DISK_SIZE, default="10GiB", show_default=True, help="The folder never takes more.")
 @json_option
 def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_json: bool) -> None:
     """Put the items of an export, FILE or stdin, into a queue.
@@ -84,7 +86,7 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
     if as_json:
         print_json({"imported": n, "passed_over": passed})
     elif sys.stderr.isatty():
-        click.echo(f"{n:,} items put" + (f", {passed:,} lines passed over" if passed else ""), err=True)
+        click.echo(f"{counted(n, 'item')} put" + (f", {counted(passed, 'line')} passed over" if passed else ""), err=True)
 
 
 @command(example="overspill drain queues/old queues/new")
@@ -92,7 +94,7 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
 @click.argument("target", type=NEW_FOLDER, required=False)
 @click.option("--exec", "run", metavar="COMMAND", help="Run COMMAND for every batch, with the items on its stdin, a line each; a batch is done when it ends with 0.")
 @click.option("--batch", type=click.IntRange(1), default=1000, show_default=True, help="At most so many items at once.")
-@click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder TARGET never takes more.")
+@click.option("--max-disk", type=DISK_SIZE, default="10GiB", show_default=True, help="The folder TARGET never takes more.")
 @json_option
 def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_disk: int, as_json: bool) -> None:
     """Move everything to another queue, or to a command.
@@ -101,6 +103,8 @@ def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_di
     """
     if (target is None) == (run is None):
         raise Failure("drain needs TARGET or --exec COMMAND, and not both")
+    if target is not None and os.path.realpath(target) == os.path.realpath(folder):
+        raise Failure(f"{folder} cannot be drained into itself: name another TARGET")
     with salvage.open_queue(folder) as source, progress("drain", total=len(source) or None) as bar:
         if run is not None:
             fields = {"moved": salvage.drain_to_command(source, run, on_step=bar, batch_items=batch)}
@@ -112,6 +116,6 @@ def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_di
         print_json(fields)
         return
     if sys.stderr.isatty():
-        click.echo(f"{fields['moved']:,} items moved", err=True)
+        click.echo(f"{counted(fields['moved'], 'item')} moved", err=True)
     if stays := [f"{fields[key]:,} {key.replace('_', ' ')}" for key in ("delayed", "dead_letters") if fields.get(key)]:
         click.echo(f"overspill: not in line, and still in {folder}: {', '.join(stays)}", err=True)

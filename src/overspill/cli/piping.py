@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 
+from ..errors import counted
 from ..options import DISK_SIZE_MIN, Durability, MiB
 from ..pipe import DurablePipe, Report
 from .feeding import DURABILITY
@@ -77,10 +78,10 @@ def _tell(report: Report, folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(report._asdict()), err=True)
         return
     if report.unfinished_bytes:
-        click.echo(f"overspill: the stream broke off inside a frame; {report.unfinished_bytes:,} bytes of it are not kept", err=True)
+        click.echo(f"overspill: the stream broke off inside a frame; {counted(report.unfinished_bytes, 'byte')} of it not kept", err=True)
     if report.kept:
         why = "the consumer has gone" if report.consumer_gone else "stopped"
-        click.echo(f"overspill: {why}; {report.kept:,} items are kept in {folder}, and the next run begins with them", err=True)
+        click.echo(f"overspill: {why}; {counted(report.kept, 'item')} kept in {folder}: the next run begins there", err=True)
 
 
 class _StatusLine:

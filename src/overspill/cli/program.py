@@ -62,6 +62,14 @@ class Program(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _hold_standard_files()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # from outside of every command: help that could not be printed
+            Failure(_said(error)).show()
+            raise SystemExit(MISUSE) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -78,20 +86,44 @@ class Program(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 leave_quietly()
+            if error.filename is None:
+                _forget_output()
             raise Failure(_said(error)) from None
 
 
 def leave_quietly() -> None:
-    """Whoever read our output has gone. Nothing is written to it any more, not even by the interpreter on its way out."""
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Whoever read our output has gone."""
+    _forget_output()
     raise SystemExit(0)
 
 
+def _forget_output() -> None:
+    """Nothing is written to stdout any more, not even by the interpreter on its way out."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hold_standard_files() -> None:
+    """Whoever started us may have closed stdin, stdout or stderr. The next files to be opened would get their numbers: a queue's lock, a segment, and what is meant for
+    the reader of our output would be written there. So they are held, the first two by what can only fail: nothing is taken out of a queue for nobody."""
+    for fd, flags, name, mode in ((0, os.O_WRONLY, "stdin", "r"), (1, os.O_RDONLY, "stdout", "w"), (2, os.O_WRONLY, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            held = os.open(os.devnull, flags)
+            assert held == fd, (held, fd)
+            stream = open(fd, mode, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
 def _said(error: OSError) -> str:
-    about = error.filename if error.filename is not None else None
-    text = error.strerror or str(error)
-    return f"{os.fsdecode(about)}: {text}" if about is not None else text
+    """Whatever belongs to a queue names its file; the rest is what we were started with."""
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if error.errno == errno.EBADF:
+        return "standard input or output is closed"
+    return f"{error.strerror or error} (standard input or output)"
 
 
 class Command(click.Command):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from ..errors import QueueError
+from ..errors import QueueError, counted
 from ..salvage import NoQueue, queues_below
 from ..salvage.watching import Glance, Watch
 from .looking import inspection_fields
@@ -130,7 +130,7 @@ def _detail(watch: Watch, glance: Glance, width: int) -> Any:
         took = f", last {duration_text(last)}, most {duration_text(most)}" if owner["syncs"] else ""
         syncs = f"syncs {owner['syncs']:,}{took}   in flight {owner['in_flight']:,}   delayed {count_text(found.delayed)}"
     else:
-        memory, disk = "memory: only its owner knows", f"disk {count_text(found.waiting)} items; folder {size_text(found.bytes)}, {len(found.segments):,} segments"
+        memory, disk = "memory: only its owner knows", f"disk {count_text(found.waiting)} items; folder {size_text(found.bytes)}, {counted(len(found.segments), 'segment')}"
         syncs = ""
         own = "nobody has it open" if not found.holder else "its owner has not said anything yet: it speaks at a sync"
     lines = [

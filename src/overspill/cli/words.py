@@ -13,9 +13,9 @@ import click
 
 from ..errors import InvalidOption
 from ..item import Priority
-from ..options import parse_duration, parse_size, validate_name
+from ..options import DISK_SIZE_MIN, parse_duration, parse_size, validate_name
 
-__all__ = ["DURATION", "FOLDER", "NEW_FOLDER", "PRIORITY", "SIZE", "count_text", "duration_text", "size_text"]
+__all__ = ["DISK_SIZE", "DURATION", "FOLDER", "NEW_FOLDER", "PRIORITY", "SIZE", "count_text", "duration_text", "size_text"]
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -28,8 +28,14 @@ _SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 class _Size(ParamType):
     name = "size"
 
+    def __init__(self, at_least: int = 0) -> None:
+        self._at_least = at_least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        return value if isinstance(value, int) else _parsed(self, parse_size, value, param, ctx)
+        nbytes: int = value if isinstance(value, int) else _parsed(self, parse_size, value, param, ctx)
+        if nbytes < self._at_least:
+            self.fail(f"{value} is too small: at least {size_text(self._at_least)}", param, ctx)
+        return nbytes
 
 
 class _Duration(ParamType):
@@ -72,7 +78,9 @@ class _Folder(click.Path):
         self._must_exist = must_exist
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = Path(os.path.abspath(os.fsdecode(super().convert(value, param, ctx))))
+        path = Path(os.path.abspath(os.fsdecode(value)))
+        if path.exists() and not path.is_dir():
+            self.fail(f"{os.fspath(value)!r} is a file, and a queue is a folder", param, ctx)
         if self._must_exist and not path.is_dir():
             self.fail(f"there is no folder {os.fspath(value)!r}", param, ctx)
         if not self._must_exist:
@@ -84,6 +92,7 @@ class _Folder(click.Path):
 
 
 SIZE: Final = _Size()
+DISK_SIZE: Final = _Size(DISK_SIZE_MIN)
 DURATION: Final = _Duration()
 PRIORITY: Final = _Priority()
 FOLDER: Final = _Folder(must_exist=True)

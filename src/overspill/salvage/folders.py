@@ -23,6 +23,18 @@ __all__ = ["NoQueue", "is_queue", "open_queue", "orphans", "queues_below"]
 class NoQueue(QueueError):
     """The folder is not there, or holds no queue."""
 
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> NoQueue:
+        """What to say of a folder that is no queue: those below it are meant, if there are any."""
+        folder = Path(path)
+        if not folder.is_dir():
+            return cls(f"there is no queue {folder}")
+        below = [each.name for each in queues_below(folder)]
+        if not below:
+            return cls(f"{folder} holds no queue", hint="a queue is named by its folder, <disk_path>/<name>")
+        names = ", ".join(below[:5]) + (f" and {len(below) - 5:,} more" if len(below) > 5 else "")
+        return cls(f"{folder} is no queue itself", hint=f"name one of those in it: {names}")
+
 
 def is_queue(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a queue: a segment, or the lock file of one that never held an item."""
@@ -40,7 +52,7 @@ def open_queue(path: str | os.PathLike[str], *, create: bool = False, **options:
     """
     folder = Path(os.path.abspath(path))
     if not create and not is_queue(folder):
-        raise NoQueue(f"{folder} holds no queue" if folder.is_dir() else f"there is no queue {folder}")
+        raise NoQueue.at(folder)
     if create and folder.is_dir() and not is_queue(folder) and any(folder.iterdir()):
         raise NoQueue(f"{folder} holds something else", hint="name a folder that is a queue, is empty, or does not exist")
     return HybridQueue(folder.name, folder.parent, **{"serializer": AS_STORED, **options})

@@ -61,7 +61,7 @@ class Repaired(NamedTuple):
 def verify(path: str | os.PathLike[str], *, on_step: OnStep = lambda nbytes: None) -> Inspection:
     """Check every checksum, mark word and footer of a queue's folder. Changes nothing; works beside a running owner and on a copy. `on_step` is told the bytes of every segment."""
     if not is_queue(path):
-        raise NoQueue(f"{os.fspath(path)} holds no queue")
+        raise NoQueue.at(path)
     return inspection.inspect(path, deep=True, on_step=on_step)
 
 
