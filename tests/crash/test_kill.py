@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from faults import State, taken_from
 
-from overspill import Durability, HybridQueue, KiB, QueueFull
+from overspill import Durability, HybridQueue, KiB, MiB, QueueFull
 from overspill._runtime.clock import ManualClock
 
 from .evidence import keep
@@ -128,7 +128,7 @@ def one_case(zygote: Zygote, path: Path, rng: random.Random, *, durability: str,
     ledger = Ledger(power=durability == "POWER", memory=durability == "MEMORY")
     ledger.now_ns = ManualClock().wall_ns
     background = rng.random() < 0.5
-    options: dict[str, Any] = {"max_disk_size": rng.choice((256 * KiB, 256 * KiB, 512 * KiB)), "memory_size": rng.choice((1, 5, 50)), "max_attempts": rng.choice((None, 1, 2, 4))}
+    options: dict[str, Any] = {"max_disk_size": rng.choice((256 * KiB, 256 * KiB, 512 * KiB, 2 * MiB)), "memory_size": rng.choice((1, 5, 50)), "max_attempts": rng.choice((None, 1, 2, 4))}
     if background:
         options["sync_interval"] = rng.choice((0.002, 0.05))
     else:

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from faults import State, StepDisk, lay_out, stepping, taken_from
 
-from overspill import Durability, HybridQueue, KiB
+from overspill import Durability, HybridQueue, KiB, MiB
 from overspill._store import layout
 
 from .evidence import keep
 from .ledger import Broken, Ledger
-from .test_power_cut import verify
+from .test_power_cut import gives_back, verify
 from .worker import Worker
 
 PAGE = 4096
@@ -85,6 +85,9 @@ def story(w: Worker) -> None:
     w.close()
 
 
+STORIES: dict[str, tuple[Callable[[Worker], None], dict[str, Any]]] = {"story": (story, OPTIONS), "gives_back": (gives_back, OPTIONS | {"max_disk_size": 2 * MiB})}
+
+
 def cut_at_pages(step: Callable[[str], None]) -> type[StepDisk]:
     """A `Disk` that steps before and after every change, and at every page that a write comes to."""
 
@@ -103,8 +106,8 @@ def cut_at_pages(step: Callable[[str], None]) -> type[StepDisk]:
 class Judge:
     """Opens what a kill would leave, now, and sees whether it is what the book says."""
 
-    def __init__(self, base: Path, ledger: Ledger, *, plain: bool, nested: Callable[[], bool]) -> None:
-        self.base, self.ledger, self.plain, self.nested = base, ledger, plain, nested
+    def __init__(self, base: Path, ledger: Ledger, *, plain: bool, nested: Callable[[], bool], options: dict[str, Any]) -> None:
+        self.base, self.ledger, self.plain, self.nested, self.options = base, ledger, plain, nested, options
         self.kills = self.kills_in_recovery = 0
         self._seen: set[bytes] = set()
         self._places = itertools.count()
@@ -127,7 +130,7 @@ class Judge:
 
     def _verify(self, state: State, label: str, first: State | None = None) -> None:
         try:
-            verify(state, self.ledger, self.base / f"place{next(self._places)}", kill=True, plain=self.plain, options=OPTIONS)
+            verify(state, self.ledger, self.base / f"place{next(self._places)}", kill=True, plain=self.plain, options=self.options)
         except Exception as error:
             said = f"killed {label}: {error!r}"
             states = {"q": state} if first is None else {"first": first, "q": state}
@@ -144,7 +147,7 @@ class Judge:
                 self.kills_in_recovery += 1
                 self._verify(second, f"{label}, and in the recovery {inner}", state)
 
-        with HybridQueue("q", path, _plain=self.plain, _background=False, _disk_class=cut_at_pages(step), **OPTIONS):
+        with HybridQueue("q", path, _plain=self.plain, _background=False, _disk_class=cut_at_pages(step), **self.options):
             pass
         shutil.rmtree(path)
 
@@ -172,9 +175,10 @@ def torn_puts(before: State, after: State) -> list[tuple[str, State]]:
     return found
 
 
-def judge_everywhere(base: Path, durability: Durability, *, plain: bool, nested: Callable[[], bool]) -> Judge:
+def judge_everywhere(base: Path, name: str, durability: Durability, *, plain: bool, nested: Callable[[], bool]) -> Judge:
+    story, options = STORIES[name]
     ledger = Ledger(power=durability is Durability.POWER)
-    judge = Judge(base, ledger, plain=plain, nested=nested)
+    judge = Judge(base, ledger, plain=plain, nested=nested, options=options)
     path = base / "run"
     path.mkdir(mode=0o700)
     last: State = {}
@@ -205,16 +209,17 @@ def judge_everywhere(base: Path, durability: Durability, *, plain: bool, nested:
             judge.killed(f"in a put: {text}", torn)
         judge.ledger = ledger
 
-    worker = Worker(path, ledger, told=told, _plain=plain, _disk_class=cut_at_pages(step), durability=durability, **OPTIONS)
+    worker = Worker(path, ledger, told=told, _plain=plain, _disk_class=cut_at_pages(step), durability=durability, **options)
     story(worker)
     return judge
 
 
-@MODES
-@WRITERS
-def test_killed_at_every_call_and_at_calls_of_the_recovery(fast_path: Path, seed: int, durability: Durability, plain: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "durability", "plain"), [("story", durability, plain) for durability in (Durability.PROCESS, Durability.POWER) for plain in (False, True)] + [("gives_back", Durability.POWER, False)],
+)
+def test_killed_at_every_call_and_at_calls_of_the_recovery(name: str, fast_path: Path, seed: int, durability: Durability, plain: bool) -> None:
     rng = random.Random(seed)
-    judge = judge_everywhere(fast_path, durability, plain=plain, nested=lambda: rng.random() < 0.04)
+    judge = judge_everywhere(fast_path, name, durability, plain=plain, nested=lambda: rng.random() < 0.04)
     print(judge.kills, "kills,", judge.kills_in_recovery, "more in their recoveries")
     assert judge.kills > 100 and judge.kills_in_recovery > 10
 
@@ -222,6 +227,7 @@ def test_killed_at_every_call_and_at_calls_of_the_recovery(fast_path: Path, seed
 @pytest.mark.battery
 @MODES
 @WRITERS
-def test_killed_at_every_call_and_at_every_call_of_each_recovery(fast_path: Path, durability: Durability, plain: bool) -> None:
-    judge = judge_everywhere(fast_path, durability, plain=plain, nested=lambda: True)
+@pytest.mark.parametrize("name", STORIES)
+def test_killed_at_every_call_and_at_every_call_of_each_recovery(name: str, fast_path: Path, durability: Durability, plain: bool) -> None:
+    judge = judge_everywhere(fast_path, name, durability, plain=plain, nested=lambda: True)
     print(judge.kills, "kills,", judge.kills_in_recovery, "more in their recoveries")

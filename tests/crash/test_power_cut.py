@@ -323,14 +323,53 @@ def leaves_the_log_at_once(w: Worker) -> None:
     w.put()
 
 
+def gives_back(w: Worker) -> None:
+    """The segment that is written to is left early, for its space: compacted, removed because nothing is left in it, and left at the end, when the queue closes empty."""
+    w.open()
+    w.batch([3000] * 60)
+    w.get_batch(54)
+    w.lease()
+    w.nack(delay=5)
+    w.lease()
+    w.reject()
+    kept = w.lease()
+    w.compact()
+    assert w.q._log.compactions == 1, "the segment that was written to is compacted"
+    w.put(200, 64)
+    w.ack(kept)
+    w.sync()
+    w.get_batch(9)
+    w.compact()
+    w.work(10)
+    w.replay()
+    w.get_batch(9)
+    w.batch([5000] * 30)
+    w.get_batch(30)
+    w.cleanup()
+    assert w.q._log.used_bytes < 64 * KiB
+    w.batch([3000] * 30)
+    w.get_batch(29)
+    w.get()
+    w.reopen()
+    assert w.q._log.used_bytes < 64 * KiB
+    w.put()
+    w.compact()
+    w.batch([9000] * 8)
+    w.get_batch(9)
+    w.cleanup()
+
+
 SCENARIOS: dict[str, Callable[[Worker], None]] = {
     scenario.__name__: scenario
     for scenario in (
         first_open, puts, batches, large, settled, leases, lines, rolls, seals, closes, churns, compacts, compacts_beside,
-        delays, gives_up, attempts_end, moves_over_segments, leaves_the_log_at_once,
+        delays, gives_up, attempts_end, moves_over_segments, leaves_the_log_at_once, gives_back,
     )
 }  # fmt: skip
-OPTIONS: dict[str, dict[str, Any]] = {"gives_up": {"max_attempts": 3}, "attempts_end": {"max_attempts": 3, "lease_timeout": 10}, "moves_over_segments": {"max_attempts": 3, "max_disk_size": 512 * KiB}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gives_up": {"max_attempts": 3}, "attempts_end": {"max_attempts": 3, "lease_timeout": 10}, "moves_over_segments": {"max_attempts": 3, "max_disk_size": 512 * KiB},
+    "gives_back": {"max_disk_size": 2 * MiB},
+}  # fmt: skip
 
 
 def spills(w: Worker) -> None:
@@ -392,7 +431,7 @@ def recycles(w: Worker) -> None:
 
 def drawn_options(rng: random.Random) -> dict[str, Any]:
     """Of a random history."""
-    return {"max_attempts": rng.choice((None, 1, 2, 4)), "lease_timeout": rng.choice((5, 1e6))}
+    return {"max_attempts": rng.choice((None, 1, 2, 4)), "lease_timeout": rng.choice((5, 1e6)), "max_disk_size": rng.choice((256 * KiB, 1 * MiB))}
 
 
 # --- what is judged
@@ -537,8 +576,9 @@ def test_power_cut_of_what_had_spilled(plain: bool, fast_path: Path, new_place: 
 def test_power_cut_in_a_random_history(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
     rng = random.Random(seed)
     for i in range(3):
-        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 40)), power=power, plain=plain, options=drawn_options(rng))  # type: ignore[func-returns-value, return-value]
-        cut_and_judge(moments, rng, 20, new_place, plain=plain, options={})
+        options = drawn_options(rng)
+        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 40)), power=power, plain=plain, options=options)  # type: ignore[func-returns-value, return-value]
+        cut_and_judge(moments, rng, 20, new_place, plain=plain, options=options)
 
 
 RECYCLING = {"max_disk_size": 8 * MiB, "max_item_size": 1 * MiB}
@@ -596,12 +636,13 @@ def test_work_goes_on_after_a_power_cut(plain: bool, power: bool, fast_path: Pat
 def _resumed(fast_path: Path, new_place: Callable[[], Path], rng: random.Random, *, plain: bool, power: bool, lives: int, cuts: int) -> None:
     state: State = {}
     ledger = Ledger(power=power)
+    size = {"max_disk_size": rng.choice((256 * KiB, 1 * MiB))}
     for life in range(lives):
         path = fast_path / f"life{rng.randrange(1 << 60)}"
         path.mkdir(mode=0o700)
         if life:
             lay_out(state, path / "q")
-            with HybridQueue("q", path, max_disk_size=256 * KiB, _plain=plain, _background=False, _clock=ManualClock(ledger.now_ns)) as q:
+            with HybridQueue("q", path, **size, _plain=plain, _background=False, _clock=ManualClock(ledger.now_ns)) as q:
                 found = look(q)
             ledger.settle_on(found, ledger.judge(found, kill=False))
             ledger.synced()  # the close just now
@@ -611,10 +652,10 @@ def _resumed(fast_path: Path, new_place: Callable[[], Path], rng: random.Random,
             w.open()
             random_work(w, rng, 25)
 
-        moments = record(path, live, power=power, plain=plain, options=drawn_options(rng), ledger=ledger)
-        cut_and_judge(moments, rng, cuts, new_place, plain=plain, options={})
+        moments = record(path, live, power=power, plain=plain, options=drawn_options(rng) | size, ledger=ledger)
+        cut_and_judge(moments, rng, cuts, new_place, plain=plain, options=size)
         label, state, ledger = next(drawn(moments, rng, 1))
-        verify(state, ledger, new_place(), kill=label.startswith("kill"), plain=plain, options={})
+        verify(state, ledger, new_place(), kill=label.startswith("kill"), plain=plain, options=size)
         # A kill state is judged as such above; from here on it is what a power cut could have left as well.
         shutil.rmtree(path)
 
@@ -663,8 +704,9 @@ def test_many_power_cuts_of_what_had_spilled(plain: bool, fast_path: Path, new_p
     for i in range(12):
         ledger = Ledger(power=False, memory=True)
         story = spills if not i else lambda w: (w.open(), random_work(w, rng, 60, reopen=False))
-        moments = record(fast_path / f"run{i}", story, power=False, plain=plain, options=drawn_options(rng), ledger=ledger)  # type: ignore[arg-type]
-        print(cut_and_judge(moments, rng, 60, new_place, plain=plain, options={}), "states of", len(moments), "moments")
+        options = drawn_options(rng) if i else {}
+        moments = record(fast_path / f"run{i}", story, power=False, plain=plain, options=options, ledger=ledger)  # type: ignore[arg-type]
+        print(cut_and_judge(moments, rng, 60, new_place, plain=plain, options=options), "states of", len(moments), "moments")
         shutil.rmtree(fast_path / f"run{i}")
 
 
@@ -675,8 +717,9 @@ def test_many_power_cuts_of_what_had_spilled(plain: bool, fast_path: Path, new_p
 def test_many_random_histories(part: int, plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
     rng = random.Random(seed + part)
     for i in range(20):
-        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 60)), power=power, plain=plain, options=drawn_options(rng))  # type: ignore[func-returns-value, return-value]
-        cut_and_judge(moments, rng, 40, new_place, plain=plain, options={})
+        options = drawn_options(rng)
+        moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 60)), power=power, plain=plain, options=options)  # type: ignore[func-returns-value, return-value]
+        cut_and_judge(moments, rng, 40, new_place, plain=plain, options=options)
         shutil.rmtree(fast_path / f"run{i}")
 
 

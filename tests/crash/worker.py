@@ -276,6 +276,10 @@ class Worker:
         self.q.compact()
         self._done("compact")
 
+    def cleanup(self) -> None:
+        self.q.cleanup()
+        self._done("cleanup")
+
     def flush(self) -> None:
         self.q.flush_to_disk()
         self._done("flush")
@@ -312,7 +316,7 @@ def random_work(worker: Worker, rng: random.Random, steps: int, *, sizes: Sequen
         kind = rng.random()
         try:
             if kind < 0.08:
-                rng.choice((worker.sync, worker.work, worker.work, worker.flush, worker.compact))()
+                rng.choice((worker.sync, worker.work, worker.work, worker.flush, worker.compact, worker.cleanup))()
             elif kind < 0.10 and reopen:
                 worker.reopen()
             elif kind < 0.11:

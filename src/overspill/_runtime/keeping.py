@@ -16,6 +16,7 @@ from .._core.hot import CLEARED, EXPIRED
 from .._core.lane import Run
 from .._core.segmap import SegmentMap
 from .._store import compaction, layout
+from .._store.log import NoRoom
 from .._store.segment import Segment
 from ..errors import InvalidOption
 from .batching import Batching
@@ -33,7 +34,8 @@ _POKED = (1 << 63) - 1
 
 _SEAL_AFTER_S = 1.0
 _LEFT_AT_MOST = 0.25
-"""Compaction by itself takes segments of which no more than this is left; asked for by name, half."""
+_LEFT_WHEN_ASKED = 0.5
+"""Compaction takes segments of which no more than this is left: by itself, and asked for by name."""
 _SWEEP_MOST = 1024
 _COMPACT_EVERY_S = 1.0
 
@@ -347,7 +349,10 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             yield from self._covering()
 
     def cleanup(self) -> int:
-        """Let everything expired leave and return the space of what is settled; returns the bytes given back to the disk."""
+        """Let everything expired leave and return the space of what is settled; returns the bytes given back to the disk.
+
+        Of an empty queue a folder of some 40 KiB is left. Where a file still holds something, it stays as it is: see `compact`.
+        """
         return blocking(self._cleaning_up())
 
     def _cleaning_up(self) -> Steps[int]:
@@ -363,12 +368,13 @@ class Keeping(Spilling, Batching, Leasing, Looking):
         if self._log is not None:
             self._expire_segments()
             self._expire_cold()
+            self._leave_active(0)
             self._log.retire_emptied()
             self._log.drop_spares()
         return 0 if self._log is None else max(0, before - self._log.used_bytes)
 
     def compact(self) -> int:
-        """`cleanup`, then rewrite segments that are mostly settled; returns the bytes given back to the disk."""
+        """`cleanup`, then rewrite segments that are mostly settled, the one that is being written to as well; returns the bytes given back to the disk."""
         return blocking(self._compacting_all())
 
     def _compacting_all(self) -> Steps[int]:
@@ -382,18 +388,35 @@ class Keeping(Spilling, Batching, Leasing, Looking):
         self._clean_up()
         if self._log is None:
             return 0
+        self._leave_active(_LEFT_WHEN_ASKED)
         while self._seal_one():
             pass
-        while self._compact_step(0.5):
+        while self._compact_step(_LEFT_WHEN_ASKED, lambda segment: False):
             pass
         return max(0, before - self._log.used_bytes)
 
-    def _compact_step(self, share: float = _LEFT_AT_MOST) -> bool:
+    def _leave_active(self, share: float) -> None:
+        """If no more than this share is left of the segment that is being written to, go on in another, so that its space can be returned as that of any other."""
+        log = self._log
+        assert log is not None
+        if not log.is_worth_leaving(share):
+            return
+        with self._tail:
+            self._refuse(taking=True)
+            if log.is_worth_leaving(share):
+                old = log.active
+                try:
+                    segment = log.leave(self._next_sequence)
+                except NoRoom:
+                    return  # it needs some 32 KiB for a while
+                self._go_on_in(segment, old)
+
+    def _compact_step(self, share: float = _LEFT_AT_MOST, leave_alone: Callable[[Segment], bool] | None = None) -> bool:
         """Merge one group of adjacent, mostly settled segments; False if there is none, or no room to do it in."""
         log = self._log
         assert log is not None
         with self._compacting:
-            group = compaction.choose(log, self._is_being_read, share)
+            group = compaction.choose(log, leave_alone or self._is_being_read, share)
             if not group:
                 return False
             taken_back = [segment.map.unmarked for segment in group]

@@ -440,6 +440,14 @@ class Putting(Parts):
         if old is not None and old.map.appendable and self._fits(old, total, records, lines):
             return old
         segment = self._log.roll(total, records, len(lines), self._next_sequence)
+        self._go_on_in(segment, old)
+        if not self._fits(segment, total, records, lines):
+            raise AssertionError("I8: a fresh segment must have room for what it was made for")
+        return segment
+
+    def _go_on_in(self, segment: Segment, old: Segment | None) -> None:
+        """The log goes on in another segment. The caller holds the tail."""
+        assert self._log is not None
         self._tail_map = segment.map
         if old is not None and old.map.live == 0:
             self._emptied(old.map)  # its last items may have left during the roll, when the core still took it for the active one
@@ -449,9 +457,6 @@ class Putting(Parts):
             self._poke_at = 0  # the next hot enqueue has the pump make the segment after this one, once there is room
         if self._pump is not None:
             self._pump.back_pages()
-        if not self._fits(segment, total, records, lines):
-            raise AssertionError("I8: a fresh segment must have room for what it was made for")
-        return segment
 
     @staticmethod
     def _fits(segment: Segment, total: int, records: int, lines: set[int]) -> bool:

@@ -169,24 +169,72 @@ class Log:
                 taken, self.next = self.next, None
         if fresh is None:
             fresh = taken or self._prepare_for(least)
-            try:
-                fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
-            except OSError as error:
-                self.discard(fresh)
-                raise self._no_room(least, error) from error
+            self._put_to_use(fresh, number, base_sequence, previous_end)
+        self._go_on_in(fresh, number)
+        # Here and not by the pump: at each of the system calls that it takes the pump would have to wait for the interpreter lock.
+        self.prepare_next()
+        return fresh
+
+    def _put_to_use(self, fresh: Segment, number: int, base_sequence: int, previous_end: int) -> None:
+        try:
+            fresh.put_to_use(number, base_sequence, previous_end, self._now_ns())
+        except OSError as error:
+            self.discard(fresh)
+            raise self._no_room(fresh.allocated, error) from error
+
+    def _go_on_in(self, fresh: Segment, number: int) -> None:
+        """From now on this is the active segment, and the one that remembers the sequence number."""
         with self._structure:
             self.next_number = number + 1
             self._names_dirty = True
             old, self.active = self.active, fresh
-            self.segments[number] = fresh
             if old is not None and not old.retired:
                 self.unsealed.append(old)
                 if old.map.live == 0:
                     self.emptied[old.number] = old
+            elif old is None:
+                # The newest of an earlier life was kept for that, whether or not there was anything in it.
+                self.emptied |= {segment.number: segment for segment in self.segments.values() if segment.map.live == 0}
+            self.segments[number] = fresh
         if old is not None:
             old.map.stop_backing()
-        # Here and not by the pump: at each of the system calls that it takes the pump would have to wait for the interpreter lock.
-        self.prepare_next()
+
+    # --- leaving the active segment early
+
+    def is_worth_leaving(self, share: float) -> bool:
+        """Whether the newest segment pins much that is settled: no more than this share of it is left, and the folder would be smaller without it, or with a copy of that in its place."""
+        newest = self.active or next(reversed(self.in_order()), None)
+        if newest is None or newest.allocated < 2 * SMALLEST_SEGMENT:
+            return False
+        left, count, used = newest.map.live, newest.map.count, newest.map.tail
+        if left == 0:
+            return True
+        return newest is self.active and left <= share * count and size_for(used * left // count, left, layout.LINES) + SMALLEST_SEGMENT <= used // 2
+
+    def leave(self, base_sequence: int) -> Segment:
+        """Go on in a segment of the smallest size, whatever room the active one has, so that this one can be sealed and compacted, or removed. What was prepared for more is given back.
+
+        The newest segment remembers the sequence number: header and name of the new one are on stable storage before the name of the old one may go. The caller holds the tail. Raises NoRoom and
+        has changed nothing but what was prepared.
+        """
+        self.refuse_if_broken()
+        with self._preparing:
+            with self._structure:
+                unfit, self.next = self.next, None
+                self._planned = min(FIRST_SEGMENT, self._largest)
+            if unfit is not None:
+                self.discard(unfit)
+            self.drop_spares()
+            fresh, number = self._prepare(SMALLEST_SEGMENT), self.next_number
+            self._put_to_use(fresh, number, base_sequence, self.active.map.tail if self.active is not None else 0)
+            try:
+                self.disk.datasync(fresh.fd())
+                self.disk.sync_folder()
+            except OSError as error:
+                fresh.close()
+                self.break_down(error)
+                self.refuse_if_broken()
+            self._go_on_in(fresh, number)
         return fresh
 
     def _reincarnate(self, least: int, number: int, base_sequence: int, previous_end: int) -> Segment | None:
@@ -586,6 +634,9 @@ class Log:
             self.next = None
         self.drop_spares()
         self.finish_moves()
+        if self.active is not None and self.active.map.live == 0 and self.active.map.tail >= 2 * SMALLEST_SEGMENT:
+            with suppress(NoRoom):
+                self.leave(next_sequence)
         segments = self.in_order()
         # The last segment stays even if nothing is left in it: it remembers the sequence number.
         for segment in segments[:-1]:

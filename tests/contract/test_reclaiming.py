@@ -1,0 +1,144 @@
+"""`cleanup` and `compact` return the space of what is settled, that of the segment which is being written to as well."""
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from conftest import Place, drained
+from faults import faulty
+
+from overspill import Durability, HybridQueue, KiB, MiB
+
+SMALL = 48 * KiB
+"""An empty queue's folder takes no more: one small segment, which remembers the sequence number, and the folder itself."""
+
+
+def taken(place: Place, queue: HybridQueue) -> int:
+    """What the folder takes on the disk."""
+    return sum(entry.stat().st_blocks * 512 for entry in os.scandir(place.folder(queue)))
+
+
+@pytest.mark.parametrize("verb", ["cleanup", "compact"])
+def test_an_empty_queue_gives_back_all_that_a_hundred_mebibytes_took(tiny_place: Place, verb: str) -> None:
+    q = tiny_place.open()
+    for i in range(100):
+        q.enqueue_batch([bytes([i]) * 64 * KiB] * 16)
+    q.flush_to_disk()
+    before = q.stats().disk_bytes
+    assert before > 100 * MiB
+    while q.dequeue_batch(100):
+        pass
+    given_back = getattr(q, verb)()
+    assert given_back > 100 * MiB
+    assert given_back == before - q.stats().disk_bytes
+    assert taken(tiny_place, q) <= q.stats().disk_bytes <= SMALL
+    assert getattr(q, verb)() == 0, "there is nothing left to give back"
+    q.enqueue("next")
+    q = tiny_place.reopen(q)
+    assert drained(q) == ["next"]
+
+
+def test_an_empty_queue_whose_items_expired_gives_back_all(tiny_place: Place) -> None:
+    q = tiny_place.open(ttl=10)
+    for i in range(20):
+        q.enqueue_batch([bytes([i]) * 64 * KiB] * 16)
+    q.enqueue("delayed and expired", delay=5)
+    q.flush_to_disk()
+    before = q.stats().disk_bytes
+    tiny_place.clock.jump(11)
+    assert q.cleanup() == before - q.stats().disk_bytes > 20 * MiB
+    assert taken(tiny_place, q) <= SMALL
+    assert q.stats().expired == 321
+
+
+def test_what_is_left_of_the_segment_that_is_written_to_keeps_order_identity_attempts_and_times(tiny_place: Place) -> None:
+    q = tiny_place.open(max_disk_size=64 * MiB, lease_timeout=1000)
+    for i in range(100):
+        q.enqueue(bytes([i]) * 2000, priority=100 + i % 2, delay=50 + i if i % 20 == 19 else None)
+    q.enqueue_front(b"front" * 100, priority=100)
+    q.flush_to_disk()
+    for _ in range(3):
+        q.lease().nack()
+    q.lease().nack(delay=30)
+    q.lease().reject("in vain")
+    held = q.lease()
+    q.remove_where(lambda item: item[0] > 8 and item[0] % 10 != 9 and len(item) == 2000)
+    line, before = list(q), q.stats()
+    ids = {letter.id for letter in q.dead_letters}
+    assert before.segments == 1 or tiny_place.setting.durability is Durability.MEMORY
+    given_back = q.compact()
+    assert given_back == before.disk_bytes - q.stats().disk_bytes > 100 * KiB
+    assert list(q) == line and q.stats().delayed == before.delayed
+    q.enqueue(b"behind", priority=100)
+    held.nack()
+    q = tiny_place.reopen(q, lease_timeout=1000)
+    again = q.lease()
+    assert (again.item, again.id, again.attempts) == (held.item, held.id, 2)
+    again.ack()
+    assert list(q) == [*line, b"behind"]
+    tiny_place.clock.advance(31)
+    assert len(q) == len(line) + 2, "nacked with a delay of 30"
+    tiny_place.clock.advance(1000)
+    assert q.stats().delayed == 0 and len(q) == len(line) + 1 + before.delayed
+    assert {letter.id for letter in q.dead_letters} == ids and q.dead_letters.replay() == 1
+    assert len(drained(q)) == len(line) + 2 + before.delayed
+
+
+def test_numbers_go_on_where_they_were_when_everything_has_been_given_back(tiny_place: Place) -> None:
+    """The newest segment remembers them, so the next one has to be there before it may go."""
+    q = tiny_place.open()
+    q.enqueue_batch([bytes(1000)] * 300)
+    q.flush_to_disk()
+    numbered = q._next_sequence
+    assert len(q.dequeue_batch(300)) == 300
+    assert q.compact() > 0
+    for _ in range(3):
+        q = tiny_place.after_a_kill(q)
+        assert q._next_sequence >= numbered and q._log.next_number > 2
+        assert q.recovery.items == 0 and not q.recovery.quarantined_files
+
+
+def test_a_disk_without_room_for_the_next_segment_gives_back_what_it_can(tiny_place: Place) -> None:
+    """The active segment can be left only for another one. Until there is room for that it stays."""
+    full = faulty("create", error=errno.ENOSPC, sticky=True, armed=False)
+    q = tiny_place.open(_disk_class=full)
+    q.enqueue_batch([bytes(5000)] * 500)
+    q.flush_to_disk()
+    while q.dequeue_batch(100):
+        pass
+    full.arm()
+    q.compact()
+    assert full.tripped and q.stats().disk_bytes > 1 * MiB
+    full.heal()
+    assert q.compact() > 1 * MiB
+    assert taken(tiny_place, q) <= SMALL
+    q.enqueue_batch([bytes(5000)] * 500)
+    assert len(drained(q)) == 500
+
+
+def test_the_folder_of_a_queue_that_was_emptied_and_closed_is_small(tiny_place: Place) -> None:
+    q = tiny_place.open()
+    q.enqueue_batch([bytes(10_000)] * 1000)
+    q.flush_to_disk()
+    while q.dequeue_batch(100):
+        pass
+    q.close()
+    assert taken(tiny_place, q) <= SMALL
+    q = tiny_place.open()
+    assert q.recovery.clean and len(q) == 0
+
+
+def test_a_consumed_segment_of_an_earlier_life_goes_once_another_one_remembers_the_number(tiny_place: Place) -> None:
+    q = tiny_place.open()
+    q.enqueue_batch([bytes(10_000)] * 1000)
+    q.flush_to_disk()
+    while q.dequeue_batch(100):
+        pass
+    q = tiny_place.after_a_kill(q)
+    assert q.stats().disk_bytes > 1 * MiB, "the newest stays"
+    q.enqueue("next")
+    q.flush_to_disk()
+    q._work()
+    assert q.stats().segments == 1
+    assert drained(q) == ["next"]
