@@ -142,3 +142,39 @@ def test_a_consumed_segment_of_an_earlier_life_goes_once_another_one_remembers_t
     q._work()
     assert q.stats().segments == 1
     assert drained(q) == ["next"]
+
+
+def test_who_looks_is_not_disturbed_when_what_was_there_goes_with_its_file(tiny_place: Place) -> None:
+    """Items that were put in front, or returned, stand in memory without their payloads: whoever iterates over them reads those later, when there may be nothing left to read."""
+    q = tiny_place.open()
+    for n in range(8):
+        q.enqueue_front(bytes([n]) * 9000)
+    for _ in range(3):
+        q.lease(0).reject()
+    q.flush_to_disk()
+    looking, letters = iter(q), iter(q.dead_letters)
+    assert next(looking)[0] == 4
+    while len(q):
+        q.try_dequeue()
+    q.dead_letters.clear()
+    q.sync()
+    assert q.cleanup() > 0
+    assert all(item[0] < 4 for item in looking)
+    assert all(letter.item[0] > 4 and letter.attempts == 1 for letter in letters)
+
+
+def test_a_removal_passes_over_what_goes_with_its_file_meanwhile(tiny_place: Place) -> None:
+    q = tiny_place.open()
+    q.enqueue_batch([bytes([n]) * 9000 for n in range(8)])
+    for n in range(8, 12):
+        q.enqueue_front(bytes([n]) * 9000)
+    q.flush_to_disk()
+
+    def drains(item: bytes) -> bool:
+        if len(q):
+            q.clear()
+            q.cleanup()
+        return True
+
+    assert q.remove_where(drains) == 0
+    assert len(q) == 0

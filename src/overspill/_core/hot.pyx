@@ -1103,6 +1103,15 @@ cdef class HotQueue:
         return 0
 
     @cython.final
+    cdef bint follow_copy(self, Entry *e) except -1:
+        """As `follow`, of a copy that was taken from a line a while ago: False if its record has gone since, with everything in its segment settled."""
+        while (<SegmentMap>e.segment).retired:
+            if (<SegmentMap>e.segment).twin is None:
+                return False
+            self.follow(e)
+        return True
+
+    @cython.final
     cdef int take(self, Entry *out) except -1:
         """As `take_hot`, but does whatever is needed: reads the disk, skips what has expired. The caller holds the head of the queue."""
         cdef int priority, looks = 0
@@ -1530,6 +1539,12 @@ cdef class HotQueue:
         self.follow(&claim.e)
         claim.map = <SegmentMap>claim.e.segment
         return claim.map, <uint64_t>claim.e.offset8 * 8
+
+    def _locate_copy(self, Claim copy not None):
+        """As `_locate`, of a copy that was taken from a line a while ago: (None, 0) also if its item has left since and its record has gone."""
+        if copy.e.segment == NULL or not self.follow_copy(&copy.e):
+            return None, 0
+        return self._locate(copy)
 
     def _give_back(self, Claim claim not None, bint keep_payload):
         """Return a claimed item to its old place; the claim is spent."""
@@ -2066,9 +2081,8 @@ cdef class HotQueue:
         """Settle a cold record that `_read` showed, and count in which way it left; False if it has left its line meanwhile. Caller holds the head."""
         cdef SegmentMap map
         cdef bint emptied
-        if seen.e.segment == NULL or seen.e.sequence in self._out or seen.e.sequence in self._departed:
+        if seen.e.segment == NULL or seen.e.sequence in self._out or seen.e.sequence in self._departed or not self.follow_copy(&seen.e):
             return False
-        self.follow(&seen.e)
         map = <SegmentMap>seen.e.segment
         if map.is_spent(<uint64_t>seen.e.offset8 * 8):
             return False

@@ -691,7 +691,9 @@ cdef class SegmentMap:
         return <uint64_t *>(self.head + at)
 
     def attempts(self, uint64_t offset):
-        """How often the record at `offset` was leased since it was written."""
+        """How often the record at `offset` was leased since it was written; 0 if it has gone."""
+        if self.retired:
+            return 0
         cdef uint32_t slot = <uint32_t>((offset - self.records_start) // SLOT_SIZE)
         cdef uint64_t word = self._attempt_word(slot)[0]
         if <uint32_t>(word >> 32) != crc32c_pair(self.salt, <uint32_t>word, (slot >> 2) | <uint32_t>ATTEMPTS_DOMAIN):

@@ -44,8 +44,8 @@ class Apart(Putting):
     # --- attempts
 
     def _attempts_of(self, claim: Claim) -> int:
-        """How often the item was leased: a record says how often before it was written, its segment how often since. Needs no lock."""
-        map, offset = self._locate(claim)
+        """How often the item of a claim, or of a copy, was leased: a record says how often before it was written, its segment how often since. Needs no lock."""
+        map, offset = self._locate_copy(claim)
         if map is None:
             return claim.attempts
         map.owner.attach()
@@ -120,7 +120,7 @@ class Apart(Putting):
         known = self._deaths.get(claim.sequence)
         if known is not None:
             return known
-        map, offset = self._locate(claim)
+        map, offset = self._locate_copy(claim)
         said = layout.death_of(map.owner.extension(offset)) if map is not None else None
         return said if said is not None else Death(claim.time_ns, 0, "")
 

@@ -106,9 +106,8 @@ class Looking(Parts):
     def _still_there(self, claim: Claim) -> Iterator[Claim]:
         """A copy taken from memory may be a stub: read its payload, if it has not left meanwhile."""
         if not claim.has_payload:
-            map, offset = self._locate(claim)
-            assert map is not None  # only a record's payload can be away from memory
-            if map.settled(offset):
+            map, offset = self._locate_copy(claim)
+            if map is None or map.settled(offset):
                 return
             payload = map.owner.recall(offset)
             if payload is None:
