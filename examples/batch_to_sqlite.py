@@ -1,6 +1,7 @@
 """Collect measurements one by one, write them to SQLite by the hundred: a transaction for each batch instead of one for each row.
 
-Rows are acknowledged when they are committed. A writer that dies in between gets them again, and the primary key keeps them from being there twice.
+A batch is full, or what came within 50 ms, so a quiet station is not kept waiting. Rows that must not be lost with their writer are leased, and acknowledged when they are committed: a writer that
+dies in between gets them again, and the primary key keeps them from being there twice.
 """
 import sqlite3
 import sys
@@ -8,9 +9,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from overspill import HybridQueue, QueueClosed
+from overspill import HybridQueue
 
-STATIONS, ROWS, A_BATCH, DIES_AFTER = (1, 2), 2_500, 100, 5
+ROWS, A_BATCH, SOON_S = 2_550, 100, 0.05
+INSERT = "insert or ignore into measurements values (?, ?, ?)"
 
 
 def measure(queue: HybridQueue, station: int) -> None:
@@ -18,49 +20,68 @@ def measure(queue: HybridQueue, station: int) -> None:
         queue.enqueue((station, n, 20 + n % 17 / 10))
 
 
-def write(queue: HybridQueue, file: Path, sizes: list[int], dies_after: int | None = None) -> None:
+def write(queue: HybridQueue, file: Path, sizes: list[int], all_there: threading.Event) -> None:
+    """Until the queue is closed and empty."""
     database = sqlite3.connect(file)
-    try:
-        while dies_after is None or len(sizes) < dies_after:
-            batch = queue.lease_batch(A_BATCH, timeout=None)  # waits for the first, then takes what is there
-            with database:
-                database.executemany("insert or ignore into measurements values (?, ?, ?)", [delivery.item for delivery in batch])
-            sizes.append(len(batch))
-            if len(sizes) == dies_after:
-                break  # committed and not acknowledged: the worst moment
-            for delivery in batch:
-                delivery.ack()
-    except QueueClosed:  # and empty
-        pass
-    finally:
-        database.close()
+    for batch in queue.batches(n=A_BATCH, linger=SOON_S):
+        with database:
+            database.executemany(INSERT, batch)
+        sizes.append(len(batch))
+        if sum(sizes) == ROWS:
+            all_there.set()
+    database.close()
+
+
+def write_and_die(queue: HybridQueue, file: Path) -> int:
+    """One batch, which is committed and never acknowledged: the worst moment to die."""
+    database = sqlite3.connect(file)
+    batch = queue.lease_batch(A_BATCH)
+    with database:
+        database.executemany(INSERT, [delivery.item for delivery in batch])
+    database.close()
+    return len(batch)
+
+
+def write_for_sure(queue: HybridQueue, file: Path) -> int:
+    n = 0
+    database = sqlite3.connect(file)
+    while batch := queue.lease_batch(A_BATCH):
+        with database:
+            database.executemany(INSERT, [delivery.item for delivery in batch])
+        for delivery in batch:
+            delivery.ack()
+        n += len(batch)
+    database.close()
+    return n
 
 
 def main(folder: Path) -> None:
-    file, sizes = folder / "climate.db", list[int]()
+    file = folder / "climate.db"
     database = sqlite3.connect(file)
     database.execute("create table measurements (station integer, n integer, celsius real, primary key (station, n))")
+    sizes, all_there = list[int](), threading.Event()
     with HybridQueue("measurements", folder, memory_size=200) as queue:
-        stations = [threading.Thread(target=measure, args=(queue, station)) for station in STATIONS]
-        for station in stations:
-            station.start()
-        write(queue, file, sizes, dies_after=DIES_AFTER)
-        for station in stations:
-            station.join()
-        print(f"the writer dies after {sum(sizes):,} rows in {len(sizes)} transactions; {len(queue):,} rows wait, {queue.stats().in_flight} are in its hands")
-    with HybridQueue("measurements", folder, memory_size=200) as queue:
-        print(f"the next one finds {len(queue):,}")
-        writer = threading.Thread(target=write, args=(queue, file, sizes))
+        writer = threading.Thread(target=write, args=(queue, file, sizes, all_there))
         writer.start()
-        queue.close(drain=30)
-        writer.join()
+        measure(queue, 1)
+        if not all_there.wait(10):
+            sys.exit("the last rows were not to wait for more")
+    writer.join()
+    print(f"{sum(sizes):,} rows in {len(sizes)} transactions; the last {sizes[-1]} did not wait for more")
+    with HybridQueue("measurements", folder, memory_size=200) as queue:
+        measure(queue, 2)
+        print(f"{len(queue):,} rows wait; a writer commits {write_and_die(queue, file)} of them and dies")
+    with HybridQueue("measurements", folder, memory_size=200) as queue:
+        again = len(queue)
+        print(f"the next one finds {again:,} and writes {write_for_sure(queue, file):,}")
+
     rows, numbers = database.execute("select count(*), sum(n) from measurements").fetchone()
     database.close()
-    print(f"{rows:,} rows in {len(sizes)} transactions")
-    if rows != len(STATIONS) * ROWS or numbers != len(STATIONS) * sum(range(ROWS)):
+    print(f"in the database: {rows:,} rows")
+    if rows != 2 * ROWS or numbers != 2 * sum(range(ROWS)):
         sys.exit("rows are missing, or there twice")
-    if sum(sizes) <= rows or max(sizes) != A_BATCH:
-        sys.exit(f"some were to come twice, and batches to be of {A_BATCH}: {sizes}")
+    if max(sizes) != A_BATCH or again != ROWS:
+        sys.exit(f"batches were to be of {A_BATCH}, and the dead writer's to come again: {sizes}, {again}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import time
 
 from aiohttp import ClientSession, web
 
-from overspill import HybridQueue, QueueClosed, RateLimit
+from overspill import AsyncHybridQueue, RateLimit
 
 ORDERS, A_SECOND, AT_ONCE = 80, 100, 20
 
@@ -45,19 +45,8 @@ async def post(session: ClientSession, url: str, order: int) -> int:
         return answer.status
 
 
-def produce(queue: HybridQueue) -> None:
-    for order in range(ORDERS):
-        queue.enqueue(order)  # waits its turn
-
-
-async def ship(queue: HybridQueue, session: ClientSession, url: str) -> list[int]:
-    answers = []
-    while True:
-        try:
-            order = await asyncio.to_thread(queue.dequeue)
-        except QueueClosed:
-            return answers
-        answers.append(await post(session, url, order))
+async def ship(queue: AsyncHybridQueue, session: ClientSession, url: str) -> list[int]:
+    return [await post(session, url, order) async for order in queue]  # until it is closed and empty
 
 
 async def main(folder: str) -> None:
@@ -72,10 +61,11 @@ async def main(folder: str) -> None:
         api = Api()
         runner, url = await api.start()
         began = time.monotonic()
-        with HybridQueue("orders", folder, memory_size=10, rate_limit=RateLimit(A_SECOND, burst=AT_ONCE, on_limit="wait")) as queue:
+        async with AsyncHybridQueue("orders", folder, memory_size=10, rate_limit=RateLimit(A_SECOND, burst=AT_ONCE, on_limit="wait")) as queue:
             shipping = asyncio.create_task(ship(queue, session, url))
-            await asyncio.to_thread(produce, queue)
-            await asyncio.to_thread(queue.close, drain=10)
+            for order in range(ORDERS):
+                await queue.enqueue(order)  # waits its turn
+            await queue.close(drain=10)
             answers = await shipping
         took = time.monotonic() - began
         await runner.cleanup()

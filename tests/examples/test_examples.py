@@ -18,7 +18,7 @@ SHARED = {"footage"}
 """What examples import and nobody runs."""
 
 SHOWS = {
-    "batch_to_sqlite": r"the writer dies after .*are in its hands\nthe next one finds [0-9,]+\n5,000 rows in \d+ transactions",
+    "batch_to_sqlite": r"2,550 rows in \d+ transactions; the last \d+ did not .*\n2,550 .* commits 100 .*\nthe next one finds 2,550 and writes 2,550\nin the database: 5,100 rows",
     "crash_log": r"signal 9 after revolution 777\n.*\n  INFO: revolution 777, all is well\n  ERROR: ",
     "drop_in": r"queue\.Queue: +(\{.*\})\noverspill\.Queue: \1\nlogged: .*\ngot 0, .* there are \[1, 2, 3, 4\]",
     "event_buffer": r"100 events are kept, 40 were overwritten.*\n.*400 ms.*\n25 stalls.*\na moment later: 0 events\n.*signal 9 at 2024; its recorder holds 1975 to 2024",
