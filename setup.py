@@ -20,7 +20,7 @@ if os.environ.get("OVERSPILL_SANITIZE"):  # `make asan`
     link_args.append("-fsanitize=address,undefined")
 
 core = "src/overspill/_core"
-modules = ["limiter", "record", "segmap", "lane", "gate", "waiters", "turns", "hot"]
+modules = ["limiter", "record", "frames", "segmap", "lane", "gate", "waiters", "turns", "hot"]
 
 setup(
     ext_modules=cythonize(

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
+import itertools
 import json
 import os
 import random
 import signal
 import subprocess
+import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overspill import CorruptedData, HybridQueue, ItemTooLarge, KiB, MiB
-from overspill.pipe import DurablePipe, Lengths, Lines
+from overspill import CorruptedData, Durability, HybridQueue, ItemTooLarge, KiB, MiB
+from overspill._core.frames import Frames
+from overspill.pipe import DurablePipe, Framing, Lengths, Lines
+from overspill.pipe.frames import Cutter
 
 from .conftest import OVERSPILL, Run
+
+
+WAYS: dict[str, dict[str, Any]] = {"ordinary": {}, "ack": {"ack": True}, "memory": {"durability": "memory"}}
 
 
 def line(n: int, size: int = 100) -> bytes:
@@ -43,10 +52,13 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def words(options: dict[str, Any]) -> list[str]:
+    return [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value)) if word != "True"]
+
+
 def carried(folder: Path, data: bytes, **options: Any) -> bytes:
     """What a run makes of this input."""
-    ran = subprocess.run([*OVERSPILL, "pipe", folder, *(word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value)) if word != "True")],
-                         input=data, capture_output=True, timeout=60)  # fmt: skip
+    ran = subprocess.run([*OVERSPILL, "pipe", folder, *words(options)], input=data, capture_output=True, timeout=60)
     assert (ran.returncode, ran.stderr) == (0, b"")
     return ran.stdout
 
@@ -54,45 +66,56 @@ def carried(folder: Path, data: bytes, **options: Any) -> bytes:
 # --- frames
 
 
-@pytest.mark.parametrize("framing", [Lines, Lengths])
+def blocks_of(cutter: Cutter, data: bytes, steps: Iterator[int]) -> Iterator[tuple[bytes, Frames]]:
+    """A stream that comes in such steps, as blocks up to the ends of their last complete frames."""
+    stream = io.BytesIO(data)
+    while (read := cutter.read(lambda into: stream.readinto(into[: next(steps)]))) is not None:
+        _, block, frames = read
+        yield bytes(block[: frames.stop]), frames
+        cutter.give_back(block)
+
+
+@pytest.mark.parametrize("framing", [Lines(), Lengths()], ids=["lines", "lengths"])
 @pytest.mark.parametrize("seed", range(20))
-def test_frames_are_the_same_however_the_stream_was_read(framing: Any, seed: int) -> None:
+def test_frames_are_the_same_however_the_stream_was_read(framing: Framing, seed: int) -> None:
     rng = random.Random(seed)
     frames = [rng.randbytes(rng.choice((0, 1, 3, 50))).replace(b"\n", b".") for _ in range(rng.randrange(30))]
-    data = framing(100).join(frames)
-    cut = framing(100)
-    found, at = [], 0
-    while at < len(data):
-        step = rng.choice((1, 2, 7, 60))
-        found += cut.feed(data[at : at + step])
-        at += step
-    assert found == frames and cut.rest() == b""
-    assert sum(map(cut.size_of, frames)) == len(data)
+    data = framing.join(frames)
+    cutter = Cutter(framing, rng.choice((1, 5, 64, 1000)), 100)
+    found, passed = [], b""
+    for stretch, each in blocks_of(cutter, data, iter(lambda: rng.choice((1, 2, 7, 60)), 0)):
+        found += (payloads := each.payloads())
+        passed += stretch
+        for nbytes in range(len(stretch) + 1):  # a write may end anywhere
+            whole = each.whole_in(nbytes)
+            assert len(framing.join(payloads[:whole])) <= nbytes and (whole == len(payloads) or len(framing.join(payloads[: whole + 1])) > nbytes)
+    assert found == frames and passed == data and cutter.rest() == b""
+    assert sum(map(framing.size_of, frames)) == len(data)
 
 
 def test_line_that_never_ends_is_refused_before_it_fills_the_memory() -> None:
-    cut = Lines(1000)
     with pytest.raises(ItemTooLarge, match="a line is too long"):
-        for _ in range(100):
-            cut.feed(b"x" * 100)
+        for _ in blocks_of(Cutter(Lines(), 100, 1000), b"x" * 10_000, itertools.repeat(100)):
+            pass
 
 
 def test_stream_that_is_not_framed_by_length_is_refused() -> None:
     with pytest.raises(CorruptedData, match="byte 5 claims to be"):
-        Lengths(1000).feed(b"\0\0\0\1xGET / HTTP/1.1\r\n")
+        for _ in blocks_of(Cutter(Lengths(), 100, 1000), b"\0\0\0\1xGET / HTTP/1.1\r\n", itertools.repeat(100)):
+            pass
 
 
 # --- whole runs
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"a", b"a\n", b"a\nb", b"\n\n\xff\x00\r\n", b"".join(line(n) for n in range(20_000))], ids=len)
-@pytest.mark.parametrize("ack", [False, True])
-def test_what_comes_out_is_what_went_in(tmp_path: Path, data: bytes, ack: bool) -> None:
-    assert carried(tmp_path / "q", data, ack=ack) == data if ack else carried(tmp_path / "q", data) == data
+@pytest.mark.parametrize("how", WAYS, ids=WAYS)
+def test_what_comes_out_is_what_went_in(tmp_path: Path, data: bytes, how: str) -> None:
+    assert carried(tmp_path / "q", data, **WAYS[how]) == data
 
 
 def test_frames_by_length(tmp_path: Path) -> None:
-    data = Lengths(100).join([b"", b"one\ntwo", bytes(range(256)) * 10])
+    data = Lengths().join([b"", b"one\ntwo", bytes(range(256)) * 10])
     assert carried(tmp_path / "q", data, frame="length") == data
 
 
@@ -116,8 +139,9 @@ def test_producer_is_read_while_the_consumer_does_not_read(tmp_path: Path, start
     assert carrying.stdout.read() == b"".join(data) and carrying.wait(30) == 0
 
 
-def test_gone_consumer_loses_nothing_and_the_next_run_goes_on(tmp_path: Path, started: Any) -> None:
-    carrying = started("pipe", tmp_path / "q")
+@pytest.mark.parametrize("how", WAYS, ids=WAYS)
+def test_gone_consumer_loses_nothing_and_the_next_run_goes_on(tmp_path: Path, started: Any, how: str) -> None:
+    carrying = started("pipe", tmp_path / "q", *words(WAYS[how]))
     carrying.stdin.write(b"".join(line(n) for n in range(1000)))
     carrying.stdin.flush()
     got = carrying.stdout.readline()
@@ -168,19 +192,26 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path, started: Any, ack: bool,
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("ack", [False, True], ids=["ordinary", "ack"])
-def test_interrupted_it_keeps_everything_and_the_line_that_was_begun(tmp_path: Path, started: Any, number: int, code: int, ack: bool) -> None:
-    carrying = started("pipe", tmp_path / "q", *(["--ack"] if ack else []))
-    carrying.stdin.write(b"".join(line(n) for n in range(30_000)) + b"0000030000 begun")
+@pytest.mark.parametrize("how", WAYS, ids=WAYS)
+def test_interrupted_it_keeps_everything_and_the_line_that_was_begun(tmp_path: Path, started: Any, number: int, code: int, how: str) -> None:
+    carrying = started("pipe", tmp_path / "q", *words(WAYS[how]))
+    ready = line(0)
+    carrying.stdin.write(ready)
     carrying.stdin.flush()
-    until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 30_000)
+    assert carrying.stdout.readline() == ready
+    carrying.stdin.write(b"".join(line(n) for n in range(1, 30_000)) + b"0000030000 begun")
+    carrying.stdin.flush()
+    if how == "memory":
+        until(lambda: fcntl.ioctl(carrying.stdin.fileno(), termios.FIONREAD, b"1234") == bytes(4))  # it has read everything
+    else:
+        until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 30_000)
     carrying.send_signal(number)  # it is writing into a pipe that nobody reads
     assert carrying.wait(30) == code
-    found = numbers(carrying.stdout.read())
+    found = [0, *numbers(carrying.stdout.read())]
     rest = carried(tmp_path / "q", b"")
     assert rest.endswith(b"0000030000 begun\n")
     assert found == list(range(len(found))) and (after := numbers(rest)) == list(range(after[0], 30_001)) and len(found) - 3000 < after[0] <= len(found)
-    if not ack:
+    if how != "ack":
         assert after[0] == len(found)
 
 
@@ -226,6 +257,85 @@ def test_summary_in_json(run: Run, tmp_path: Path) -> None:
     ran = subprocess.run([*OVERSPILL, "pipe", "--json", tmp_path / "q"], input=b"a\nb\n", capture_output=True, timeout=60)
     told = json.loads(ran.stderr)
     assert (told["frames_in"], told["frames_out"], told["bytes_out"], told["kept"]) == (2, 2, 4, 0)
+
+
+# --- past the line
+
+
+def in_a_thread(carrying: DurablePipe) -> tuple[threading.Thread, list[Any]]:
+    reports: list[Any] = []
+    thread = threading.Thread(target=lambda: reports.append(carrying.run()))
+    thread.start()
+    return thread, reports
+
+
+def read_upto(fd: int, n: int) -> bytes:
+    parts = []
+    while n and (part := os.read(fd, n)):
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)
+
+
+def test_no_line_becomes_an_object_while_the_consumer_keeps_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out)
+    monkeypatch.setattr(carrying, "_place", lambda frames: pytest.fail("through the line") if frames else None)
+    thread, reports = in_a_thread(carrying)
+    for start in range(0, 10_000, 100):
+        block = b"".join(line(n) for n in range(start, start + 100))
+        os.write(into, block[:-30])
+        os.write(into, block[-30:])
+        assert read_upto(sink, len(block)) == block
+    stats = carrying.queue.stats()
+    os.close(into)
+    thread.join(30)
+    assert reports[0].frames_out == 10_000 and (stats.enqueued, stats.dequeued, stats.waiting, stats.spilled) == (10_000, 10_000, 0, 0)
+    for fd in (source, sink, out):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_order_is_kept_from_past_the_line_to_through_the_line_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """A consumer in bursts, a producer in bursts, and memory for a few blocks only."""
+    rng = random.Random(seed)
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out, memory=rng.choice((KiB, 64 * KiB, 512 * KiB)), ack=seed % 3 == 1, durability=Durability(seed % 2))
+    ways = {"past": 0, "through": 0}
+    passing, placing = carrying._pass, carrying._place
+    def pass_counted(*block: Any) -> bool:
+        passed = passing(*block)
+        ways["past"] += passed
+        return passed
+    def place_counted(frames: list[bytes]) -> None:
+        ways["through"] += bool(frames)
+        placing(frames)
+    monkeypatch.setattr(carrying, "_pass", pass_counted)
+    monkeypatch.setattr(carrying, "_place", place_counted)
+    thread, reports = in_a_thread(carrying)
+    sent, got = bytearray(), bytearray()
+    for n in range(40):
+        burst = b"".join(line(len(sent) // 100 + i) for i in range(rng.choice((1, 500, 20_000 if n % 5 == 0 else 50))))
+        writer = threading.Thread(target=lambda burst=burst: write_all(into, burst))
+        writer.start()
+        sent += burst
+        writer.join()  # it takes everything, whether or not anybody reads
+        got += read_upto(sink, len(sent) - len(got) if n % 3 == 0 else rng.randrange(len(sent) - len(got)))
+    os.close(into)
+    got += read_upto(sink, len(sent) - len(got))
+    thread.join(30)
+    assert got == sent, seed
+    assert reports[0].kept == 0 and ways["past"] and ways["through"], (seed, ways)
+    for fd in (source, sink, out):
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def test_pipe_is_there_for_programs(tmp_path: Path) -> None:

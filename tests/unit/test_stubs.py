@@ -13,10 +13,10 @@ import pytest
 
 import overspill
 from overspill import RateLimit
-from overspill._core import gate, hot, lane, limiter, record, segmap, turns, waiters
+from overspill._core import frames, gate, hot, lane, limiter, record, segmap, turns, waiters
 
 CORE = Path(overspill.__file__).parent / "_core"
-MODULES = {"limiter": limiter, "record": record, "segmap": segmap, "lane": lane, "gate": gate, "waiters": waiters, "turns": turns, "hot": hot}
+MODULES = {"frames": frames, "limiter": limiter, "record": record, "segmap": segmap, "lane": lane, "gate": gate, "waiters": waiters, "turns": turns, "hot": hot}
 
 # What Cython gives every class and module of its own accord.
 CYTHONS_OWN = r""".*__(reduce|setstate)_cython__
@@ -36,6 +36,8 @@ INSTANCES: dict[str, Any] = {
     "Run": lambda: lane.Run(a_map(), 128),
     "Lane": lambda: lane.Lane(128),
     "Parcel": lambda: hot.Parcel(b"x", True, 0, 0, b"x", 1, 128),
+    "Frames": lambda: frames.Frames(b"a\nb", 3, False),
+    "Passed": lambda: hot.Passed(frames.Frames(b"a\nb", 3, False), a_map()),
     "Claim": lambda: hot.Claim.__new__(hot.Claim),
     "HotQueue": hot.HotQueue,
     "Head": lambda: hot.HotQueue()._head,

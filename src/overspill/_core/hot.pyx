@@ -17,6 +17,7 @@ from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 
+from .frames cimport Frames
 from .gate cimport Gate
 from .lane cimport BIG_PAYLOAD, BLOCK_ENTRIES, Block, Entry, Lane, Run, entry_place
 from .limiter cimport Limiter
@@ -241,6 +242,22 @@ cdef class Head(Gate):
         return 0
 
 
+@cython.final
+cdef class Passed:
+    """Frames that were put and taken at once: each has its record in the log, unsettled, and none was ever in line."""
+    cdef readonly Frames frames
+    cdef readonly SegmentMap map
+    cdef uint64_t offset             # of the record of the next one to be settled
+    cdef Py_ssize_t n_settled
+
+    def __cinit__(self, Frames frames not None, SegmentMap map not None):
+        self.frames, self.map, self.offset = frames, map, map.tail
+
+    def __len__(self):
+        """How many are not settled."""
+        return self.frames.n - self.n_settled
+
+
 cdef class HotQueue:
     """What the hot verbs touch. The runtime's class derives from it and supplies what is called here and not defined here:
     `_…_slow`, `_overwrite`, `_dirtied`, `_emptied`, `_relieve`, `_room_made`, `_eased`, `_covered`, `_poke`, `_expire`, `_set_aside_stub`, `_in_line`.
@@ -283,6 +300,7 @@ cdef class HotQueue:
     cdef readonly bint _is_parents                    # this process is a child that was forked while the queue was open
     cdef public int64_t _low_items, _low_bytes        # falling to these asks for attention, too: pressure has eased; -1 = never
     cdef readonly dict _out                           # weak references to the claims that are out of line and not yet settled, by sequence number
+    cdef readonly int64_t _passing                    # frames that were never in line and are not yet settled
     cdef public uint64_t _n_enqueued, _n_dequeued, _n_expired, _n_spilled, _n_overwritten
     cdef readonly uint64_t _n_removed, _n_cleared, _n_dead_dropped
     cdef object __weakref__
@@ -793,6 +811,64 @@ cdef class HotQueue:
         self._n_enqueued += count
         self.nonempty[priority >> 6] |= <uint64_t>1 << (priority & 63)
         return 0
+
+    def _render_frames(self, SegmentMap map not None, Frames frames not None, uint8_t[::1] image not None):
+        """Write the records of frames, as one batch that goes to the tail, into `image`, as they will stand in the file. Without the interpreter lock. Caller holds the tail."""
+        cdef uint64_t at = map.tail, size, nothing = 0, id_low = self._id_base
+        cdef uint8_t *p
+        cdef const uint8_t *payload
+        cdef uint32_t salt = map.salt
+        cdef Py_ssize_t i
+        cdef RecordHeader h
+        cdef Entry like
+        if <uint64_t>image.shape[0] < frames.record_bytes or frames.n == 0:
+            raise ValueError("no records, or not enough room for them")
+        p = &image[0]
+        self.fill(&like, frames, 0, KIND_RAW, NORMAL)
+        Py_DECREF(frames)
+        self._next_sequence = like.sequence      # they are numbered once they are there
+        self.head_like(&like, &h)
+        h.synced = <uint32_t>(map.synced >> 3)
+        with nogil:
+            for i in range(frames.n):
+                payload = frames.block + frames.payload_start(i)
+                h.length = h.raw_length = <uint32_t>frames.payload_bytes(i)
+                h.sequence, h.batch_left = like.sequence + i, <uint32_t>(frames.n - 1 - i)
+                put_id_low(h.id, id_low + h.sequence)
+                h.payload_crc = c_crc32c(salt, payload, h.length)
+                seal_header(&h, salt, at)
+                size = record_size(h.length)
+                memcpy(p + size - 8, &nothing, 8)    # the padding; an empty payload has none, and this is its header's end
+                memcpy(p, &h, RECORD_HEADER_SIZE)
+                memcpy(p + RECORD_HEADER_SIZE, payload, h.length)
+                p += size
+                at += size
+
+    def _let_pass(self, SegmentMap map not None, Frames frames not None):
+        """What was rendered is in the file: it is in the log from now on, and not in line. Caller holds the tail."""
+        cdef Passed passed = Passed(frames, map)
+        cdef Lane lane = self.lane(NORMAL)
+        map.appended(frames.record_bytes, frames.n)
+        lane.ordinal += frames.n    # I2: no run reaches from what is before them to what is behind
+        self._next_sequence += frames.n
+        self._n_enqueued += frames.n
+        self._passing += frames.n
+        return passed
+
+    def _settle_passed(self, Passed passed not None):
+        """They are done. The caller holds the head. If it fails, some are, and it may be called again."""
+        cdef Frames frames = passed.frames
+        cdef Entry e
+        memset(&e, 0, sizeof(Entry))
+        while passed.n_settled < frames.n:
+            e.segment, e.offset8 = <PyObject *>passed.map, <uint32_t>(passed.offset >> 3)
+            self.settle_entry(&e)
+            passed.offset += record_size(frames.payload_bytes(passed.n_settled))
+            passed.n_settled += 1
+            self._passing -= 1
+            self._n_dequeued += 1
+        if self._n_makers:
+            self._room_made()
 
     @cython.final
     cdef inline int put_unlogged(self, Lane lane, object item, uint32_t n, uint8_t kind, uint8_t priority) except -1:

@@ -210,7 +210,7 @@ class Assembled(Keeping):
     def _entrusted(self) -> int:
         """Items that were found or put and that somebody has to deal with, or has: neither expired nor given up. Of a closed queue, what was taken."""
         gone = self._n_expired + self._n_removed + self._n_cleared + self._n_quarantined + sum(self._drops().values())
-        there = self._waiting if self._state == "closed" else 0
+        there = self._waiting + self._passing if self._state == "closed" else 0
         return self._n_recovered + self._n_enqueued + self._dropped_unseen - gone - there
 
     def _last_orders(self) -> None:
@@ -331,7 +331,7 @@ class Assembled(Keeping):
             disk_bytes = log.used_bytes if log is not None else 0
             oldest_ns = self._oldest_enqueued_ns() if log is None or self._state == "closed" or log.broken is not None else self._oldest_cold_ns()
             return QueueStats(
-                name=self._options.name, waiting=self._waiting, in_flight=len(self._out), memory_items=self.memory_size, memory_bytes=self._resident_bytes,
+                name=self._options.name, waiting=self._waiting, in_flight=len(self._out) + self._passing, memory_items=self.memory_size, memory_bytes=self._resident_bytes,
                 disk_items=self.disk_size, disk_bytes=disk_bytes, memory_ratio=self._usage(),
                 disk_ratio=disk_bytes / log.max_bytes if log is not None else 0.0, pressure=self.pressure,
                 enqueued=self._n_enqueued + self._dropped_unseen, dequeued=self._n_dequeued, leased=self._n_leased, redelivered=self._n_redelivered,

@@ -12,7 +12,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from .._core.hot import OVERWRITTEN, Claim, Parcel
+from .._core.frames import Frames
+from .._core.hot import OVERWRITTEN, Claim, Parcel, Passed
 from .._core.record import record_length
 from .._core.segmap import SegmentMap
 from .._store import layout
@@ -33,6 +34,8 @@ _BRIEF_BYTES = 1 << 20
 """More than this is not written while an event loop stands still."""
 
 _FRONT = 1
+
+_NORMAL = 128
 
 _T = TypeVar("_T")
 _Append: TypeAlias = Callable[[SegmentMap, list[Parcel], list[int] | None, int], _T]
@@ -110,6 +113,44 @@ class Putting(Parts):
             return False
         self._log.back(segment, segment.map.tail + total)  # type: ignore[union-attr]
         return self._put_batch(items, level)
+
+    def _pass_by(self, frames: Frames, image: bytearray) -> Passed | None:
+        """Put frames at the end and take them at once, so that they are in the log and never in line: for who hands them on himself, and then settles them (`_settle_passed`) or leaves
+        them to the next opening. They are made into records in `image`, which go into the file by one `pwrite`.
+
+        None: nothing has changed, and they must go through the line. That is so while anything is in line, before which they must not come; where there is no room; and unless it is the log, and
+        no sync, that makes a call's promise hold (`Durability.PROCESS`).
+        """
+        if not len(frames) or not self._logs or self._commits or self._waiting or self._is_due() or self._limiter is not None or frames.record_bytes > len(image):
+            return None
+        if frames.longest > self._options.max_item_size:
+            return None
+        with self._tail:
+            self._refuse(taking=False)
+            try:
+                segment = self._tail_for(frames.record_bytes, len(frames), {_NORMAL})
+                map = segment.map
+                self._render_frames(map, frames, image)
+                self._write_image(segment, memoryview(image)[: frames.record_bytes])
+            except NoRoom:
+                return None
+            passed = self._let_pass(map, frames)
+            if not map.dirty:
+                self._dirtied(map)
+            if map.tail >= self._poke_at:
+                self._poke()
+        return passed
+
+    def _write_image(self, segment: Segment, image: memoryview) -> None:
+        """Records as they will stand in the file, at its tail."""
+        assert self._disk is not None
+        if not segment.map.plain:
+            segment.map.pass_over(segment.map.tail + len(image))
+        try:
+            self._disk.pwrite(segment.fd(), image, segment.map.tail)
+        except BaseException as error:
+            self._abandon_tail(segment, error)
+            raise
 
     _plain_items: bool = False
     """Whether items go in as the hot way has them: mapped, uncompressed."""

@@ -116,7 +116,7 @@ class _StatusLine:
         self._before = now, read, written
         span = max(now - then, 1e-6)
         q = self._carrying.queue
-        waiting, on_disk = len(q), q.disk_size
+        waiting, on_disk = self._carrying.waiting, q.disk_size
         tiers = f"{count_text(waiting)} waiting" + (f", {count_text(on_disk)} on disk only" if on_disk else "")
         rates = f"in {size_text((read - read_then) / span)}/s  out {size_text((written - written_then) / span)}/s"
         return f"{size_text(read)} {duration_text(now - self._began)}  {rates}  {tiers}"

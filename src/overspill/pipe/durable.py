@@ -1,7 +1,11 @@
 """A pipe that keeps what its consumer has not read yet: in memory, on disk, and across a kill.
 
-One thread reads the source and puts its frames into the queue; the caller of `run` takes them out and writes them to the sink. They meet only in the queue, so a slow consumer does not hold up
-the producer before the disk limit is reached, and then the reader waits and the producer with it.
+One thread reads the source and puts its frames into the queue; the caller of `run` takes them out and writes them to the sink. A slow consumer does not hold up the producer before the disk limit is
+reached; then the reader waits, and the producer with it.
+
+While the consumer keeps pace, blocks go past the line: the frames of a block are written to the log, one record each, and the block as it was read goes to the sink. Nobody looks at a frame by itself.
+Such blocks stand in `_passing`, which takes half of the memory; beyond that frames are items in line, and go through memory and disk as in any queue, until the line is empty again. What is in line
+is always younger than what passes: nothing passes while anything is in line, or is being written out of it (`_drawing`).
 
 What holds:
 
@@ -18,19 +22,29 @@ import os
 import select
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from .._core.frames import Frames
+from .._core.hot import Passed
 from ..hybrid import HybridQueue
 from ..options import GiB, KiB, MiB, Durability, WhenFull
 from ..salvage.folders import open_queue
 from ..salvage.moving import line_of
-from .frames import Framing, Lengths, Lines
+from .frames import Cutter, Framing, Lengths, Lines
 
 __all__ = ["DurablePipe", "Interrupted", "Report"]
 
-_WRITE: Final = 256 * KiB
+_BLOCK: Final = 256 * KiB
+"""What is read, and written, at once: it stays in the processor's cache from the one to the other."""
+_LARGEST: Final = 64 * MiB
+"""A frame: what a queue takes for one item, if not told otherwise."""
 _FRAMES_AT_ONCE: Final = 4096
+_FRAMES_PASSING: Final = 65536
+"""A block of more, of nearly empty lines, would be many times larger in the log."""
 _RECORD: Final = 88
 """What a frame takes on disk beside its bytes, at the most: its header, padding, index entry and marks."""
 _RESERVE: Final = 64 * MiB
@@ -39,6 +53,13 @@ _RESERVE: Final = 64 * MiB
 
 class Interrupted(Exception):
     """`interrupt` was called."""
+
+
+class _Unwritten(BaseException):
+    """Not all could be written."""
+
+    def __init__(self, written: int, why: BaseException) -> None:
+        self.written, self.why = written, why
 
 
 class Report(NamedTuple):
@@ -54,6 +75,19 @@ class Report(NamedTuple):
     interrupted: bool
     unfinished_bytes: int
     """Of a frame by length that the source broke off: it is not kept."""
+
+
+@dataclass
+class _Block:
+    """A block on its way past the line."""
+
+    data: bytearray
+    frames: Frames
+    passed: Passed | None
+    """None: it is not in the log, as `Durability.MEMORY` has it."""
+    settled: bool = False
+    written: int = 0
+    """So many bytes of it."""
 
 
 class DurablePipe:
@@ -73,23 +107,30 @@ class DurablePipe:
         self._stop_with_consumer = stop_with_consumer
         self._max_disk = max_disk
         self._half = min(_RESERVE, max_disk // 4) // 2
+        self._framing: Framing = Lines() if frame == "line" else Lengths()
         # A block may be all empty lines, and each of them is a record.
-        self._block = min(MiB, self._half // _RECORD)
-        largest = max_disk // 8
-        self._framing: Framing = (Lines if frame == "line" else Lengths)(largest)
+        self._cutter = Cutter(self._framing, min(_BLOCK, self._half // _RECORD), min(_LARGEST, max_disk // 8))
         self.queue: HybridQueue = open_queue(
-            folder, create=True, serializer="raw", durability=durability, memory_limit=memory, memory_size=1000 + memory // 64, max_disk_size=max_disk - 2 * self._half,
+            folder, create=True, serializer="raw", durability=durability, memory_limit=memory - memory // 2, memory_size=1000 + memory // 64, max_disk_size=max_disk - 2 * self._half,
             when_full=WhenFull.BLOCK,
         )  # fmt: skip
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
         self._backlog = len(self.queue)
+        self._passing: deque[_Block] = deque()
+        self._passing_bytes, self._passing_most = 0, memory // 2
+        self._logs = durability is not Durability.MEMORY
+        self._image = bytearray()
+        self._drawing = False
+        """The sink is getting what was in line."""
+        self._order = threading.Lock()
+        """Held over every look at whether a block may pass, or whether the line's turn has come."""
         self._open_end = 0
         """Which frame to come out has no newline behind it: a last line without one."""
         self._unfinished = 0
         self._arrived = threading.Event()
         self._ended = False
         self._failed: BaseException | None = None
-        self._stopping = self._writing = False
+        self._stopping = self._writing = self._gone = False
         self._woken, self._wake = os.pipe()
         self._patient = _reopened(sink)
         """The sink, opened anew so that a write into a full pipe returns: whoever waits for room must hear `interrupt`, and know how much was written. Or None, if it is no pipe."""
@@ -99,14 +140,14 @@ class DurablePipe:
 
         The queue is closed on return. Raises what reading, writing or the queue raised, with everything kept.
         """
-        gone = False
         reader = threading.Thread(target=self._read, name="overspill-pipe", daemon=True)
         reader.start()
         try:
             try:
                 self._carry()
             except BrokenPipeError:
-                gone = True
+                self._gone = True
+                self._return_passing()
                 if not self._stop_with_consumer:
                     reader.join()
             except Interrupted:
@@ -114,14 +155,22 @@ class DurablePipe:
         finally:
             self._stop()
             reader.join()
-            kept = len(self.queue)
-            self.queue.close()
-            for fd in (self._woken, self._wake, self._patient):
-                if fd is not None:
-                    os.close(fd)
+            try:
+                self._return_passing()
+                kept = self.waiting
+            finally:
+                self.queue.close()
+                for fd in (self._woken, self._wake, self._patient):
+                    if fd is not None:
+                        os.close(fd)
         if self._failed is not None:
             raise self._failed
-        return Report(self.frames_in, self.bytes_in, self.frames_out, self.bytes_out, kept, gone, self._stopping and not self._ended_by_itself, self._unfinished)
+        return Report(self.frames_in, self.bytes_in, self.frames_out, self.bytes_out, kept, self._gone, self._stopping and not self._ended_by_itself, self._unfinished)
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are not written: in line, or past it."""
+        return len(self.queue) + self.queue._passing
 
     def interrupt(self) -> None:
         """End the run; to be called from a signal handler in the thread of `run`."""
@@ -148,21 +197,62 @@ class DurablePipe:
             wait = select.poll()
             wait.register(self._source, select.POLLIN)
             wait.register(self._woken, select.POLLIN)
-            while True:
-                ready = dict(wait.poll())
-                if self._woken in ready:
-                    break
-                block = os.read(self._source, self._block)
-                if not block:
-                    break
-                self.bytes_in += len(block)
-                self._place(self._framing.feed(block))
+
+            def read_into(buffer: memoryview) -> int:
+                if any(fd == self._woken for fd, _ in wait.poll()):
+                    return 0
+                return os.readv(self._source, [buffer])
+
+            while (read := self._cutter.read(read_into)) is not None:
+                n, data, frames = read
+                self.bytes_in += n
+                if not self._pass(data, frames):
+                    self._place(frames.payloads())
+                    self._cutter.give_back(data)
             self._place_rest()
         except BaseException as error:
             self._failed = error
         finally:
             self._ended = True
             self._arrived.set()
+
+    def _pass(self, data: bytearray, frames: Frames) -> bool:
+        """Have a block written to the log, and to the sink as it is: now, as far as that takes it at once. False: its frames must go through the line."""
+        with self._order:
+            if self._drawing or self._gone or not 0 < len(frames) <= _FRAMES_PASSING or (self._passing and self._passing_bytes + frames.stop > self._passing_most):
+                return False
+            passed = self._logged(frames)
+            if passed is None and (self._logs or not self._fits_reserve(frames)):
+                return False
+            self.frames_in += len(frames)
+            block = _Block(data, frames, passed)
+            if not self._passing and self._patient is not None and not self._stopping:
+                # Nobody else writes, for nothing waits to be written. What the sink does not take at once is for the other thread, and so is what it fails with.
+                with suppress(_Unwritten):
+                    self._write_block(block, self._write_at_once)
+            if block.written == frames.stop:
+                self._cutter.give_back(data)
+                return True
+            if frames.stop <= len(data) // 4:  # it may have to wait: then only as long as it is
+                block.data = data[: frames.stop]
+                block.frames = Frames(block.data, frames.stop, self._framing.by_length)
+                self._cutter.give_back(data)
+            self._passing.append(block)
+            self._passing_bytes += len(block.data)
+        self._arrived.set()
+        return True
+
+    def _logged(self, frames: Frames) -> Passed | None:
+        if not self._logs:
+            return None
+        if frames.record_bytes > len(self._image):
+            self._image = bytearray(frames.record_bytes)
+        return self.queue._pass_by(frames, self._image)
+
+    def _fits_reserve(self, frames: Frames) -> bool:
+        """Whether a block that is not in the log may pass: nothing is before it, and if it is not written in the end there is room for it on disk."""
+        waiting = sum(block.frames.record_bytes for block in self._passing)
+        return not len(self.queue) and not self.queue._is_due() and waiting + frames.record_bytes <= self._half // 2
 
     def _place(self, frames: list[bytes]) -> None:
         for batch in self._batches(frames):
@@ -177,8 +267,8 @@ class DurablePipe:
             yield frames[at : at + most] if len(frames) > most else frames
 
     def _place_rest(self) -> None:
-        rest = self._framing.rest()
-        if rest and self._framing.keeps_rest():
+        rest = self._cutter.rest()
+        if rest and self._framing.keeps_rest:
             if not self._stopping:
                 self._open_end = self._backlog + self.frames_in + 1
             self._place([rest])
@@ -191,20 +281,61 @@ class DurablePipe:
         size = 64  # of a frame, about
         while not self._stopping:
             self._arrived.clear()
-            most = max(1, min(_FRAMES_AT_ONCE, _WRITE // size, self._half // (size + _RECORD)))
-            if self._ack:
-                n = self.queue._hand_over(self._write_acknowledged, most, _WRITE)
-            else:
-                frames = self.queue.dequeue_batch(most)
-                n = len(frames)
-                if n:
-                    size = sum(map(len, frames)) // n + 1
-                    self._write_or_return(frames)
-            if n == 0:
-                if self._ended and not len(self.queue):
+            with self._order:
+                block = self._passing[0] if self._passing else None
+                self._drawing = block is None and (len(self.queue) > 0 or self.queue._is_due())
+            if block is not None:
+                try:
+                    self._write_block(block, self._write_all)
+                except _Unwritten as unwritten:
+                    raise unwritten.why from None
+                with self._order:
+                    self._passing.popleft()
+                    self._passing_bytes -= len(block.data)
+                self._cutter.give_back(block.data)
+                continue
+            if not self._drawing:
+                if self._ended and not self._passing and not len(self.queue):
                     return
                 if not self._ended:
                     self._arrived.wait()
+                continue
+            most = max(1, min(_FRAMES_AT_ONCE, _BLOCK // size, self._half // (size + _RECORD)))
+            if self._ack:
+                self.queue._hand_over(self._write_acknowledged, most, _BLOCK)
+            elif frames := self.queue.dequeue_batch(most):
+                size = sum(map(len, frames)) // len(frames) + 1
+                self._write_or_return(frames)
+
+    def _write_block(self, block: _Block, write: Callable[[memoryview], None]) -> None:
+        """Write what is left of a block that has passed the line. Acknowledged, it is settled when that is done; otherwise before. Raises `_Unwritten`."""
+        if not self._ack:
+            self._settle(block)
+        try:
+            write(memoryview(block.data)[block.written : block.frames.stop])
+        except _Unwritten as unwritten:
+            block.written += unwritten.written
+            raise
+        block.written = block.frames.stop
+        self.frames_out += len(block.frames)
+        self._settle(block)
+
+    def _settle(self, block: _Block) -> None:
+        if block.passed is not None and not block.settled:
+            with self.queue._head:
+                self.queue._settle_passed(block.passed)
+        block.settled = True
+
+    def _return_passing(self) -> None:
+        """Frames that are not written and have no unsettled record any more, or never had one, become the first in line."""
+        with self._order:
+            for block in reversed(self._passing):
+                if block.settled or block.passed is None:
+                    whole = block.frames.whole_in(block.written)
+                    self.frames_out += whole
+                    self._return(block.frames.payloads(whole))
+            self._passing.clear()
+            self._passing_bytes = 0
 
     def _write_acknowledged(self, items: list[Any]) -> None:
         self._write([item.item for item in items])
@@ -215,10 +346,14 @@ class DurablePipe:
         try:
             self._write(frames)
         except BaseException:
-            self.queue._allow_disk(self._max_disk)
-            for frame in reversed(frames[self.frames_out - before :]):
-                self.queue.enqueue_front(frame)
+            self._return(frames[self.frames_out - before :])
             raise
+
+    def _return(self, frames: list[bytes]) -> None:
+        """Back to the front, in their order."""
+        self.queue._allow_disk(self._max_disk)
+        for frame in reversed(frames):
+            self.queue.enqueue_front(frame)
 
     def _write(self, frames: Sequence[Any]) -> None:
         try:
@@ -228,14 +363,35 @@ class DurablePipe:
             data = self._framing.join(frames)
         if self._open_end and self.frames_out + len(frames) == self._open_end:
             data = data[:-1]
-        view, at = memoryview(data), 0
+        try:
+            self._write_all(memoryview(data))
+        except _Unwritten as unwritten:
+            self.frames_out += self._whole_frames(frames, unwritten.written)
+            raise unwritten.why from None
+        self.frames_out += len(frames)
+
+    def _write_all(self, data: memoryview) -> None:
+        """Raises `_Unwritten`."""
+        at = 0
         try:
             while at < len(data):
-                at += self._write_some(view[at:])
+                at += self._write_some(data[at:])
+        except BaseException as why:
+            raise _Unwritten(at, why) from None
         finally:
             self._writing = False
             self.bytes_out += at
-            self.frames_out += len(frames) if at == len(data) else self._whole_frames(frames, at)
+
+    def _write_at_once(self, data: memoryview) -> None:
+        """As much as the sink takes without waiting. Raises `_Unwritten`."""
+        assert self._patient is not None
+        try:
+            written = os.write(self._patient, data)
+        except OSError as why:
+            raise _Unwritten(0, why) from None
+        self.bytes_out += written
+        if written < len(data):
+            raise _Unwritten(written, BlockingIOError())
 
     def _write_some(self, data: memoryview) -> int:
         if self._patient is None:
