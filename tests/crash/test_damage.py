@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ import oracle
 import pytest
 from faults import State, lay_out, taken_from
 
-from overspill import HybridQueue, KiB, QueueError
+from overspill import HybridQueue, KiB, MiB, QueueEmpty, QueueError
+from overspill._runtime.clock import ManualClock
 from overspill._store import layout
 
 from .evidence import keep
@@ -95,6 +97,15 @@ def _fill(w: Worker) -> None:
     w.get()
     w.lease()
     w.ack()
+    w.batch([70, 71, 72], 64, delay=1000)
+    w.put(80, 200)
+    w.lease()
+    w.nack(delay=2000)
+    for _ in range(3):
+        w.put(50, 201)
+        w.lease()
+        w.reject()
+    w.take_dead()
     w.sync()
     w.reopen()
     for _ in range(3):
@@ -107,17 +118,36 @@ def patient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return _make(tmp_path_factory.mktemp("patient") / "here", request.param)
 
 
+def _drained(q: HybridQueue) -> list[object]:
+    items: list[object] = []
+    while len(q):
+        with suppress(QueueEmpty):  # the last one may turn out to be damaged
+            items.append(q.dequeue(0))
+    return items
+
+
+def _all_of(q: HybridQueue, clock: ManualClock) -> list[list[object]]:
+    """What is in line; what was delayed; the dead letters. All of it is taken out."""
+    in_line = _drained(q)
+    clock.advance(10_000)
+    delayed, dead = _drained(q), []
+    while len(q.dead_letters):
+        with suppress(QueueEmpty):
+            dead.append(q.dead_letters.try_dequeue().item)
+    return [in_line, delayed, dead]
+
+
 def judge(harm: Harm, patient: Patient, place: Path, plain: bool) -> str:
     place.mkdir(mode=0o700)
     lay_out(harm.state, place / "q")
     ledger = patient.ledger
     try:
         try:
-            with HybridQueue("q", place, max_disk_size=256 * KiB, _plain=plain, _background=False) as q:
-                items = []
-                while len(q):
-                    items.append(q.dequeue(0))
+            clock = ManualClock(ledger.now_ns)
+            with HybridQueue("q", place, max_disk_size=256 * KiB, _plain=plain, _background=False, _clock=clock) as q:
+                found = _all_of(q, clock)
                 stats, report = q.stats(), q.recovery
+                assert (stats.waiting, stats.delayed, stats.dead_letters) == (0, 0, 0), stats
                 assert stats.balance == 0, stats
         except QueueError as error:
             assert str(error)
@@ -125,10 +155,14 @@ def judge(harm: Harm, patient: Patient, place: Path, plain: bool) -> str:
     finally:
         shutil.rmtree(place, ignore_errors=True)
     assert report is not None
-    keys = [key_of(item) for item in items]
+    in_groups = [[key_of(item) for item in items] for items in found]
+    keys = [key for group in in_groups for key in group]
     assert all(key in ledger.entries for key in keys), f"never put: {[key for key in keys if key not in ledger.entries]}"
-    assert len(set(keys)) == len(keys), f"twice: {keys}"
-    assert keys == sorted(keys, key=lambda key: ledger.entries[key].place), f"out of order: {keys}"
+    twice = {key for key in keys if keys.count(key) > 1}
+    # An item that has moved is there twice when the mark of its old record is lost: one delivery more, as for any mark.
+    assert not twice or (report.rotten_marks and all(len(ledger.entries[key].records) > 1 for key in twice)), f"twice: {twice}; {report}: {report.notes}"
+    for group in in_groups[:2]:
+        assert group == sorted(group, key=lambda key: ledger.entries[key].place), f"out of order: {group}"
     back = [key for key in keys if ledger.entries[key].removed]
     if back:
         assert report.rotten_marks or not report.clean, f"settled and back without a word: {back}; {report}"
@@ -278,12 +312,15 @@ def test_a_segment_that_is_gone_or_stale_takes_only_its_own_items(patient: Patie
             place = new_place()
             place.mkdir(mode=0o700)
             lay_out(harmed, place / "q")
-            with HybridQueue("q", place, max_disk_size=256 * KiB, _background=False) as q:
-                keys = [key_of(item) for item in iter(lambda: q.dequeue(0) if len(q) else None, None)]
+            clock = ManualClock(patient.ledger.now_ns)
+            with HybridQueue("q", place, max_disk_size=256 * KiB, _background=False, _clock=clock) as q:
+                in_groups = [[key_of(item) for item in items] for items in _all_of(q, clock)]
                 assert q.stats().balance == 0
             entries = patient.ledger.entries
+            keys = [key for group in in_groups for key in group]
             assert len(set(keys)) == len(keys), (what, name)
-            assert keys == sorted(keys, key=lambda key: entries[key].place), (what, name, keys)
+            for group in in_groups[:2]:
+                assert group == sorted(group, key=lambda key: entries[key].place), (what, name, group)
             others = {
                 record.payload for other, data in harmed.items() if other != name and other.endswith(".seg") for record in oracle.read_segment(data or b"").records if record.ok
             }
@@ -318,6 +355,82 @@ def test_a_damaged_record_whose_item_is_on_lease_is_no_business_of_compaction(fa
     q.close()
     with HybridQueue("q", fast_path, max_disk_size=256 * KiB, _plain=plain, _background=False) as q:
         assert len(q) == 0
+
+
+# Damage to an index and to a record at once, and to what a line ordered by time has of an unsealed segment.
+
+SETS = [(128,), (256,), (257,), (128, 256), (256, 257), (128, 256, 257)]
+
+
+@pytest.mark.parametrize("record", [b"waits", b"delayed", b"dead", b"settled"])
+@pytest.mark.parametrize("lines", SETS, ids=str)
+def test_a_damaged_record_of_a_segment_whose_index_is_damaged_too_is_counted_in_its_own_line(fast_path: Path, lines: tuple[int, ...], record: bytes) -> None:
+    """It was told as lost (or, by a damaged index of the delayed or dead ones, not at all), and from another line than its own, until the queue was opened again."""
+    clock = ManualClock()
+    with HybridQueue("q", fast_path, memory_size=3, _background=False, _clock=clock) as q:
+        for what in (b"dead", b"dead 2", b"settled"):
+            q.enqueue(what.ljust(100, b"."))
+            delivery = q.lease(0)
+            delivery.ack() if what == b"settled" else delivery.reject()
+        q.enqueue_batch([what.ljust(100, b".") for what in (b"waits", b"waits 2", b"waits 3")])
+        q.enqueue_batch([what.ljust(100, b".") for what in (b"delayed", b"delayed 2")], delay=100)
+    [path] = (fast_path / "q").glob("*.seg")
+    data = bytearray(path.read_bytes())
+    header = layout.SegmentHeader.parse(bytes(data[: layout.HEADER.size]))
+    assert isinstance(header, layout.SegmentHeader)
+    footer = layout.Footer.parse(bytes(data[-layout.FOOTER.size :]), header, len(data))
+    assert isinstance(footer, layout.Footer)
+    directory = layout.parse_directory(bytes(data[footer.directory_start :][: footer.directory_size]), footer, header.salt)
+    assert not isinstance(directory, layout.Unreadable)
+    for entry in directory:
+        if entry.line in lines:
+            data[entry.index_start] ^= 1
+    data[data.rindex(record.ljust(100, b".")) + 50] ^= 1
+    path.write_bytes(data)
+    with HybridQueue("q", fast_path, memory_size=3, _background=False, _clock=clock) as q:
+        left = {"waiting": 3 - (record == b"waits"), "delayed": 2 - (record == b"delayed"), "dead_letters": 2 - (record == b"dead")}
+        assert (len(list(q)), len(list(q._timed_claims(256))), len(list(q.dead_letters))) == tuple(left.values())
+        stats = q.stats()
+        assert {name: getattr(stats, name) for name in left} == left and stats.balance == 0
+        assert q.recovery is not None and q.recovery.quarantined + stats.quarantined == (record != b"settled" or q.recovery.quarantined)
+        assert len(list((fast_path / "q" / "quarantine").iterdir())) == 2, "its bytes, and a line in the report"
+        clock.advance(100)
+        assert len(_drained(q)) == left["waiting"] + left["delayed"]
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["mapped", "plain"])
+@pytest.mark.parametrize("sealed", [False, True], ids=["unsealed", "sealed"])
+@pytest.mark.parametrize("what", ["rejected", "nacked", "delayed", "due"])
+def test_a_damaged_record_of_an_item_that_stood_apart_leaves_its_own_line(fast_path: Path, what: str, sealed: bool, plain: bool) -> None:
+    """It left the priority's line instead, of which there was less than nothing then."""
+    clock = ManualClock()
+    q = HybridQueue("q", fast_path, memory_size=1, max_disk_size=64 * MiB, _background=False, _clock=clock, _plain=plain)
+    q.enqueue(b"one" * 100, delay=5 if what in ("delayed", "due") else None)
+    q.enqueue(b"two")
+    if what == "rejected":
+        q.lease(0).reject()
+    elif what == "nacked":
+        q.lease(0).nack(delay=5)
+    q.flush_to_disk()
+    if sealed:
+        q.enqueue(bytes(300_000), priority=0)
+        q.compact()
+    if what == "due":
+        clock.advance(6)
+        q.flush_to_disk()
+    for path in (fast_path / "q").glob("*.seg"):
+        if (at := path.read_bytes().rfind(b"one" * 100)) >= 0:
+            with open(path, "r+b") as file:
+                file.seek(at)
+                file.write(b"!")
+    clock.advance(6)
+    if what == "rejected":
+        with pytest.raises(QueueEmpty):
+            q.dead_letters.try_dequeue()
+    assert q.dequeue(0) == b"two"
+    stats = q.stats()
+    assert (len(q), stats.delayed, stats.dead_letters, stats.quarantined, stats.balance) == (int(sealed), 0, 0, 1, 0)
+    q.close()
 
 
 @pytest.mark.battery

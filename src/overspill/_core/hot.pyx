@@ -1297,7 +1297,6 @@ cdef class HotQueue:
             self.enter_heap(lane, e)
             raise
         if payload is None:
-            self.counted(line_of_entry(e), 1)      # set_aside counts it out
             self._departed.discard(e.sequence)
             self._set_aside_stub(map, <uint64_t>e.offset8 * 8)
             return False

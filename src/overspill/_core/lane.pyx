@@ -44,7 +44,7 @@ cdef int64_t NEVER = 0x7fffffffffffffff
 cdef class Run:
     """A stretch of one segment's records of one line, and a cursor over it.
 
-    The segment's owner answers `offsets(line, position, first) -> (position, array, version)`, `read(offset, length) -> bytes`, `version` and `set_aside(offset)`.
+    The segment's owner answers `offsets(line, position, first) -> (position, array, version)`, `read(offset, length) -> bytes`, `version` and `set_aside(offset, line)`.
     """
 
     def __init__(self, SegmentMap map not None, uint16_t line, uint64_t first=0, uint64_t last=0, int64_t bound=0, int64_t last_place=0, uint64_t last_ordinal=0):
@@ -157,7 +157,7 @@ cdef class Run:
         self.current = 0
         if self.map.retired:
             return 0
-        owner.set_aside(offset)
+        owner.set_aside(offset, self.line)
         if not self.map.is_marked(offset):
             self.map.mark(offset)
         return 0

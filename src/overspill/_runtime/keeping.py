@@ -80,11 +80,11 @@ class Keeping(Spilling, Batching, Leasing, Looking):
 
     def _set_aside_stub(self, map: SegmentMap, offset: int) -> None:
         """Called by the core: the record of a stub does not check."""
-        map.owner.set_aside(offset)
+        map.owner.set_aside(offset, None)  # it has left its line already
         map.settle(offset)
 
-    def _damaged(self, segment: Segment, offset: int, what: str, data: bytes) -> None:
-        """Called by a segment: keep the bytes before the record is settled, count, report."""
+    def _damaged(self, segment: Segment, offset: int, what: str, data: bytes, line: int | None) -> None:
+        """Called by a segment: keep the bytes before the record is settled, count, report. `line`: the one that it stands in, and now leaves."""
         assert self._log is not None and self._quarantine is not None
         before = self._quarantine.bytes_held()
         try:
@@ -92,17 +92,18 @@ class Keeping(Spilling, Batching, Leasing, Looking):
         finally:
             self._log.count_other_bytes(self._quarantine.bytes_held() - before)
         if what != "stretch":  # those are counted when the whole segment has been read
-            lines = [lane.line for lane in self._timed_lanes() if segment.lists(lane.line, offset)]
-            self._count_in(lines[0] if lines else 0, -1)
+            if line is not None:
+                self._count_in(line, -1)
             self._n_quarantined += 1
         import logging
 
         logging.getLogger("overspill").error("%r: damaged record in %s at offset %d set aside in %s/quarantine", self, segment.name, offset, segment.disk.path)
 
-    def _rebuilt(self, segment: Segment, lost: int) -> None:
-        """Called by a segment whose index had to be made anew: so many waiting records were damaged as well."""
-        self._count_waiting(-lost)
-        self._n_quarantined += lost
+    def _rebuilt(self, segment: Segment, lost: dict[int, int]) -> None:
+        """Called by a segment whose index had to be made anew: so many waiting records of these lines were damaged as well."""
+        for line, n in lost.items():
+            self._count_in(line, -n)
+            self._n_quarantined += n
 
     def _broke(self, error: BaseException) -> None:
         """Called by the log when a write or sync failed: every call says so from now on."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from .._core.gate import IfFree
 from . import layout
 from .files import Disk
-from .segment import OnDamage, Segment, size_for
+from .segment import OnDamage, OnRebuilt, Segment, size_for
 
 __all__ = ["Log", "NoRoom"]
 
@@ -75,7 +75,7 @@ class Log:
 
     def __init__(
         self, disk: Disk, *, queue: bytes, max_bytes: int, plain: bool, rings: bool, recycles: bool, now_ns: Callable[[], int],
-        on_damage: OnDamage, on_rebuilt: Callable[[Segment, int], None], on_broken: Callable[[BaseException], None],
+        on_damage: OnDamage, on_rebuilt: OnRebuilt, on_broken: Callable[[BaseException], None],
     ) -> None:
         self.disk = disk
         self.queue = queue

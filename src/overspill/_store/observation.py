@@ -61,7 +61,7 @@ class Ending(Enum):
     """What its last bytes say."""
 
     SEALED = "a good footer, a good directory, no more marks than records"
-    UNLISTED = "a good footer, but directory or marks do not fit"
+    UNLISTED = "a good footer, but directory, marks, or the index of a line ordered by time do not fit"
     BROKEN = "its own footer, damaged"
     OPEN = "no footer of its own"
 
@@ -593,7 +593,7 @@ def _look_at_contents(disk: Disk, each: Found, follower: Found | None) -> None:
             if not isinstance(directory, Unreadable):
                 each.directory = directory
                 each.marks = marks_over(area, header.salt, header.records_start, footer.records_end)
-                if each.marks.marked < footer.count or _marks_fit(each, area, file):
+                if (each.marks.marked < footer.count or _marks_fit(each, area, file)) and _is_counted_by_its_index(each, file):
                     each.ending = Ending.SEALED
                     return
         elif footer is Unreadable.BAD:
@@ -605,6 +605,12 @@ def _look_at_contents(disk: Disk, each: Found, follower: Found | None) -> None:
         with file.map_of(header.records_start, upto) as data:
             each.reading = read_records(data, header.salt, header.records_start, known)
         each.marks = marks_of_records(area, header.salt, header.records_start, each.reading.records)
+
+
+def _is_counted_by_its_index(each: Found, file: Reader) -> bool:
+    """Whether the indexes check that say how many items are delayed, and how many dead: those are read at every opening, the others when their items are."""
+    by_time = [entry for entry in each.directory if entry.line >= layout.DELAYED_LINE]
+    return all(entry.vouches_for(file.read(entry.index_start, entry.index_size), each.whole.salt) for entry in by_time)
 
 
 def _marks_fit(each: Found, area: bytes, file: Reader) -> bool:

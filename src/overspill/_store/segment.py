@@ -31,7 +31,8 @@ _WINDOW_ENTRIES = 4096
 
 _READ_STEP = 1 << 20
 
-OnDamage = Callable[["Segment", int, str, bytes], None]
+OnDamage = Callable[["Segment", int, str, bytes, int | None], None]
+OnRebuilt = Callable[["Segment", dict[int, int]], None]
 
 
 def size_for(record_bytes: int, records: int, lines: int) -> int:
@@ -100,7 +101,7 @@ class Segment:
         """Changes when the order of the lists that `offsets` answers from changes."""
         self.on_damage: OnDamage | None = None
         self.on_failed: Callable[[OSError], None] | None = None
-        self.on_rebuilt: Callable[[Segment, int], None] | None = None
+        self.on_rebuilt: OnRebuilt | None = None
         self.abandoned = False
         """A write failed here half way and the file was cut behind the last good record: nothing may be stored in its mapping any more."""
         self.stands_for: list[Segment] = []
@@ -317,12 +318,14 @@ class Segment:
             found = scan(data, self.header.salt, start, start, True, end)
             for offset, length, _ in found.bad:
                 if self.on_damage is not None:
-                    self.on_damage(self, offset, "stretch", data[offset - start : offset - start + length])
+                    self.on_damage(self, offset, "stretch", data[offset - start : offset - start + length], None)
             lanes = build_index(data, start, found.records)
             self.attach()
+            lost = self._lost_of_lines_by_time(found.records)
             left = len(found.records) - self.map.restrict_marks(found.records) + self.map.held
+            lost[entry.line] = lost.get(entry.line, 0) + self.map.live - left - sum(lost.values())
             if self.on_rebuilt is not None:
-                self.on_rebuilt(self, self.map.live - left)
+                self.on_rebuilt(self, lost)
             self.map.live = left
             rebuilt, entries, footer = render_end(self.header, lanes, end, self.footer.next_sequence)
             with self.held_open() as fd:
@@ -333,6 +336,17 @@ class Segment:
             self.footer = footer
             self.version += 1
         self._vouched.add(entry.line)
+
+    def _lost_of_lines_by_time(self, records: array[int]) -> dict[int, int]:
+        """Of the lines that are counted apart, as far as their indexes check: how many records that are not settled are not among these."""
+        here, lost = frozenset(records), {}
+        for line in (layout.DELAYED_LINE, layout.DEAD_LINE):
+            entry = self.directory.get(line)
+            if entry is not None:
+                index = self.read(entry.index_start, entry.index_size)
+                if entry.vouches_for(index, self.header.salt):
+                    lost[line] = sum(8 * offset not in here and not self.map.settled(8 * offset) for offset in array("I", index))
+        return lost
 
     def holds_nothing(self) -> bool:
         """Whether everything in it is settled. Where an index was made anew because of damage, a lease from before may have been counted twice: look."""
@@ -383,15 +397,6 @@ class Segment:
             position += len(window)
         return waiting
 
-    def lists(self, line: int, offset: int) -> bool:
-        """Whether a record stands in this line of a sealed segment."""
-        entry, position = self.directory.get(line), 0
-        while entry is not None and (window := self._index_window(entry, position)):
-            if offset // 8 in window:
-                return True
-            position += len(window)
-        return False
-
     def recall(self, offset: int) -> bytes | None:
         """The stored payload of one record; None if it does not check."""
         found = self._record(offset)
@@ -412,14 +417,14 @@ class Segment:
             return None
         return fields, body
 
-    def set_aside(self, offset: int) -> None:
-        """A record that the log vouches for does not check: keep its bytes, report it. The caller settles it."""
+    def set_aside(self, offset: int, line: int | None) -> None:
+        """A record that the log vouches for does not check: keep its bytes, report it. `line`: the one that it stands in; None if it has left that. The caller settles it."""
         head = self.read(offset, layout.RECORD_HEADER.size)
         fields = parse_header(head, 0, self.header.salt, offset) if len(head) == layout.RECORD_HEADER.size else None
         length = layout.RECORD_HEADER.size + (fields["length"] if fields else 0)
         damaged = self.read(offset, min(length, self.header.file_size))
         if self.on_damage is not None:
-            self.on_damage(self, offset, "payload" if fields else "header", damaged)
+            self.on_damage(self, offset, "payload" if fields else "header", damaged, line)
 
     # --- sealing
 
