@@ -351,6 +351,7 @@ def test_a_forked_child_gets_a_clear_error_from_every_verb_and_the_parent_is_unh
             "lease": lambda: q.lease(timeout=0), "lease_batch": lambda: q.lease_batch(1), "ack": delivery.ack, "nack": delivery.nack, "extend": lambda: delivery.extend(5),
             "flush": q.flush_to_disk, "sync": q.sync, "clear": q.clear, "remove_where": lambda: q.remove_where(bool), "cleanup": q.cleanup, "compact": q.compact,
             "shrink": q.shrink_memory, "compact_memory": q.compact_memory, "limit": lambda: q.set_memory_limit(1), "destroy": q.destroy,
+            "len": lambda: len(q), "size": lambda: q.size, "stats": q.stats, "letters": q.dead_letters.replay,
         }  # fmt: skip
 
         def child() -> str:

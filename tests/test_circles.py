@@ -33,7 +33,12 @@ def queue_with_one_given_back(item: Any) -> Queue:
     return queue
 
 
-@pytest.mark.parametrize("make", [queue_with, buffer_with, queue_with_one_given_back], ids=lambda make: make.__name__)
+def queue_with_one_on_lease(item: Any) -> Any:
+    queue = queue_with(item)
+    return queue._line.lease()
+
+
+@pytest.mark.parametrize("make", [queue_with, buffer_with, queue_with_one_given_back, queue_with_one_on_lease], ids=lambda make: make.__name__)
 def test_a_circle_through_a_queue_is_collected(make: Callable[[Any], Any]) -> None:
     item = Node()
     item.queue = make(item)

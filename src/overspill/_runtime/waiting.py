@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
+from traceback import clear_frames
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from .._core.gate import Gate
@@ -101,8 +102,12 @@ class Errand(Generic[_T]):
         undo(self._result)
 
     def outcome(self) -> _T:
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # or it would refer to this frame, which refers to it, and what its frames hold would be held until the collector comes
         return self._result  # type: ignore[no-any-return]
 
     def steps(self) -> Steps[_T]:
@@ -157,3 +162,8 @@ def blocking(steps: Steps[_T]) -> _T:
                 waiter, timeout = next(steps)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+    except Exception:
+        raise
+    except BaseException as interruption:
+        clear_frames(interruption.__traceback__)  # a claim that was in hand goes back now, and not when somebody is done with the error
+        raise
