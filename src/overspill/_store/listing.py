@@ -37,8 +37,7 @@ class Listing:
         known = self._end > self._begin
         if known and self._begin <= first <= self._end + _FAR:
             return False
-        self._lists.clear()
-        self._begin = self._end = first
+        self._lists, self._begin, self._end = {}, first, first  # no call in between: a signal would be looked at there
         return known
 
     def window(self, priority: int, position: int, first: int, most: int) -> tuple[int, array[int]]:
@@ -59,13 +58,17 @@ class Listing:
         start, tail = self._end, self._map.tail
         if start >= tail:
             return False
-        if self._map.mapped:
-            found, self._end = self._map.list_some(start)
-        else:
-            data, records, self._end = self._scanned(start, tail)
-            found = split_lanes(data, start, records)
-        for priority, more in found:
-            self._lists.setdefault(priority, array("I")).extend(more)
+        try:
+            if self._map.mapped:
+                found, self._end = self._map.list_some(start)
+            else:
+                data, records, self._end = self._scanned(start, tail)
+                found = split_lanes(data, start, records)
+            for priority, more in found:
+                self._lists.setdefault(priority, array("I")).extend(more)
+        except BaseException:
+            self._lists, self._end = {}, self._begin  # interrupted half way: it is listed again, and comes out the same
+            raise
         return True
 
     def _scanned(self, start: int, tail: int) -> tuple[bytes, array[int], int]:
