@@ -6,6 +6,7 @@ kept with a copy of the book. Then outcomes of power cuts are drawn from the mom
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -579,6 +580,37 @@ def test_power_cut_in_a_random_history(plain: bool, power: bool, fast_path: Path
         options = drawn_options(rng)
         moments = record(fast_path / f"run{i}", lambda w: (w.open(), random_work(w, rng, 40)), power=power, plain=plain, options=options)  # type: ignore[func-returns-value, return-value]
         cut_and_judge(moments, rng, 20, new_place, plain=plain, options=options)
+
+
+@MODES
+@WRITERS
+def test_numbers_go_on_after_a_power_cut_while_everything_is_given_back(plain: bool, power: bool, fast_path: Path, new_place: Callable[[], Path], seed: int) -> None:
+    """Only the newest segment remembers them, and it is being replaced."""
+    options = {"max_disk_size": 2 * MiB}
+    numbers = []
+
+    def story(w: Worker) -> None:
+        w.open()
+        w.batch([3000] * 60)
+        w.get_batch(60)
+        w.sync()
+        numbers.append(w.q._next_sequence)
+        w.compact()
+        w.put()
+        w.get()
+        w.sync()
+        w.cleanup()
+
+    moments = record(fast_path / "run", story, power=power, plain=plain, options=options)
+    after = [known.moment for known in moments][[known.moment.label for known in moments].index("sync") :]
+    rng = random.Random(seed)
+    for moment, model in itertools.product(after, MODELS):
+        place = new_place()
+        place.mkdir(mode=0o700)
+        lay_out(moment.state(model, rng), place / "q")
+        with HybridQueue("q", place, _background=False, _plain=plain, **options) as q:
+            assert q._next_sequence >= numbers[0] > 60, f"{model} at {moment.label!r}"
+        shutil.rmtree(place)
 
 
 RECYCLING = {"max_disk_size": 8 * MiB, "max_item_size": 1 * MiB}
