@@ -436,8 +436,9 @@ STORY = """
     fill()
     for _ in range(min(3, len(line))):
         assert q.dequeue(0) == item(line[0]); del line[0]
+    held = os.fstat(ballast).st_size  # nothing, if none of the queue's files could go before
     os.close(ballast); os.unlink(os.path.join(place, "ballast"))
-    before = len(line); fill(); assert len(line) > before
+    before = len(line); fill(); assert len(line) > before or held < 128 * KiB
     if durability is Durability.MEMORY:
         while len(line) > 4: assert q.dequeue(0) == item(line[0]); del line[0]
         q.cleanup()
