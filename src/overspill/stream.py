@@ -105,6 +105,11 @@ class StreamQueue:
         return self._stream.stream_stats()
 
     @property
+    def _accounts(self) -> Streaming:
+        """What shows the stream among other queues: `stats()` in their terms (see `metrics/watched.py`)."""
+        return self._stream
+
+    @property
     def recovery(self) -> OverflowReport:
         """What opening found in the overflow file: items, torn bytes, damage."""
         return self._stream._overflow.report

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
 
-from overspill import HybridQueue, InvalidOption, ItemTooLarge, NotSerializable, QueueBroken, QueueClosed, QueueFull, RateLimit, RateLimited
+from overspill import CorruptedData, HybridQueue, InvalidOption, ItemTooLarge, NotSerializable, QueueBroken, QueueClosed, QueueFull, RateLimit, RateLimited, StreamQueue
 from overspill._store.files import Disk
 from overspill.metrics import register, unregister
 
@@ -213,3 +213,48 @@ def test_other_metrics_of_the_process_are_left_alone(registry: CollectorRegistry
         q.close()
         q.enqueue("x")
     assert registry.get_sample_value("uploads_total") == 1
+
+
+def test_stream_is_shown_as_every_other_queue_until_it_is_closed(registry: CollectorRegistry, tmp_path: Path) -> None:
+    with StreamQueue("camera-7", 2, tmp_path, rate_limit=None) as stream:
+        register(stream, registry)
+        register(stream, registry)
+        for _ in range(5):
+            stream.enqueue(b"packet")
+        stream.dequeue()
+        with pytest.raises(NotSerializable):
+            stream.enqueue("text")  # type: ignore[arg-type]
+        seen = {
+            name: registry.get_sample_value(f"overspill_{name}", {"queue": "camera-7"})
+            for name in ("items_waiting", "memory_items", "disk_items", "disk_bytes", "pressure_ratio", "items_enqueued_total", "items_dequeued_total")
+        }
+        now = stream.stats()
+        assert seen == {
+            "items_waiting": now.depth, "memory_items": now.memory_items, "disk_items": now.disk_items, "disk_bytes": now.disk_bytes, "pressure_ratio": now.pressure,
+            "items_enqueued_total": 5, "items_dequeued_total": 1,
+        }  # fmt: skip
+        assert now.depth == 4 and now.disk_bytes == now.disk_items * (4 + len(b"packet"))
+        assert registry.get_sample_value("overspill_refusals_total", {"queue": "camera-7", "reason": "not_serializable"}) == 1
+        unregister(stream, registry)
+        assert registry.get_sample_value("overspill_items_waiting", {"queue": "camera-7"}) is None
+        register(stream, registry, name="yard")
+        assert registry.get_sample_value("overspill_items_waiting", {"queue": "yard"}) == 4
+    assert registry.get_sample_value("overspill_items_waiting", {"queue": "yard"}) is None
+
+
+def test_stream_found_again_after_a_kill_and_what_it_had_lost_are_counted(registry: CollectorRegistry, tmp_path: Path) -> None:
+    left = b"".join(len(packet).to_bytes(4, "big") + packet for packet in (b"one", b"two", b"three"))
+    (tmp_path / "camera-7.overflow").write_bytes(left)
+    with StreamQueue("camera-7", 1, tmp_path) as stream:
+        register(stream, registry)
+        assert [registry.get_sample_value(f"overspill_{name}", {"queue": "camera-7"}) for name in ("recovery_items", "items_waiting")] == [3, 3]
+        stats = stream._stream.stats()
+        assert stats.balance == 0
+        with open(tmp_path / "camera-7.overflow", "r+b") as file:
+            file.seek(left.index(b"three") - 4)
+            file.write(b"\xff\xff\xff\xff")
+        with pytest.raises(CorruptedData):
+            for _ in range(3):
+                stream.dequeue_timeout(1)
+        lost = registry.get_sample_value("overspill_items_quarantined_total", {"queue": "camera-7"})
+        assert lost == stream.stats().lost == 1 and stream._stream.stats().balance == 0

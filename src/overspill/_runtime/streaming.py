@@ -14,6 +14,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from .._core.hot import Claim
@@ -23,7 +24,7 @@ from .._store.overflow import Overflow
 from ..errors import ItemRejected, NotSerializable, QueueFull
 from ..item import Priority
 from ..options import Options
-from ..stats import StreamStats
+from ..stats import QueueStats, StreamStats
 from .assemble import Assembled
 from .clock import Clock
 from .waiting import Steps, blocking
@@ -230,6 +231,13 @@ class Streaming(Assembled):
     def disk_size(self) -> int:
         """Items that are only on disk."""
         return self._overflow.items
+
+    def stats(self) -> QueueStats:
+        """The accounts in the terms of every other queue, for who measures them together: `disk_bytes` is what the file holds, `quarantined` what it had lost."""
+        with self._tail, self._head, self._behind:
+            return replace(
+                super().stats(), waiting=self._waiting + self._overflow.items, disk_bytes=self._overflow.nbytes, recovered=self._n_recovered, quarantined=self._overflow.lost,
+            )  # fmt: skip
 
     def stream_stats(self) -> StreamStats:
         with self._behind:

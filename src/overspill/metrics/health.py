@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .watched import Observable
+from .watched import Observable, accounts_of
 
 __all__ = ["Health", "QueueHealth", "of_queues"]
 
@@ -51,6 +51,7 @@ def of_queues(queues: Iterable[Observable], full_at: float | None) -> Health:
 
 
 def _of_queue(queue: Observable, full_at: float | None) -> QueueHealth:
+    queue = accounts_of(queue)
     name = queue.name or "in memory"
     try:
         stats = queue.stats()

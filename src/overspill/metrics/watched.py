@@ -14,16 +14,30 @@ from typing import Protocol
 from ..errors import InvalidOption
 from ..stats import QueueStats
 
-__all__ = ["Look", "Observable", "Watched"]
+__all__ = ["Look", "Observable", "Watched", "accounts_of"]
 
 
-class Observable(Protocol):
+class Accounted(Protocol):
     """What is needed of a queue."""
 
     @property
     def name(self) -> str | None: ...
 
     def stats(self) -> QueueStats: ...
+
+
+class Fronted(Protocol):
+    """A queue whose own `stats()` are a short list, before the accounts that all queues have: a stream."""
+
+    @property
+    def _accounts(self) -> Accounted: ...
+
+
+Observable = Accounted | Fronted
+
+
+def accounts_of(queue: Observable) -> Accounted:
+    return getattr(queue, "_accounts", queue)  # type: ignore[arg-type]
 
 
 Look = list[tuple[str, QueueStats | None]]
@@ -35,12 +49,13 @@ class Watched:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queues: dict[str, weakref.ref[Observable]] = {}
+        self._queues: dict[str, weakref.ref[Accounted]] = {}
         self._pid = os.getpid()
         self._mute: set[str] = set()
 
     def add(self, queue: Observable, name: str | None = None) -> None:
         """Watch the queue from now on. Again is no error; another open queue under the same name is."""
+        queue = accounts_of(queue)
         name = name or queue.name
         if name is None:
             raise InvalidOption("name", None, "given for a queue that is measured: it is the label that tells it from others")
@@ -57,9 +72,9 @@ class Watched:
 
     def remove(self, queue: Observable) -> None:
         with self._lock:
-            self._forget(queue)
+            self._forget(accounts_of(queue))
 
-    def _forget(self, queue: Observable) -> None:
+    def _forget(self, queue: Accounted) -> None:
         others = {name: reference for name, reference in self._queues.items() if reference() is not queue}
         self._queues = {name: reference for name, reference in others.items() if reference() is not None}
 
