@@ -16,7 +16,7 @@ import pytest
 from overspill import HybridQueue
 from overspill._store.inspection import items
 from overspill.salvage import drain, open_queue
-from overspill.salvage.jsonlines import last_complete_line, payload_of
+from overspill.salvage.jsonlines import BATCH_ITEMS, last_complete_line, payload_of
 
 from .conftest import Run
 
@@ -77,6 +77,24 @@ def test_bad_line_is_named_and_what_came_before_stays(run: Run, tmp_path: Path, 
     assert said.startswith("overspill: line 2 is no exported item: ") and said.count("\n") == 1
     with HybridQueue("q", tmp_path) as q:
         assert len(q) == 0  # batches are all or nothing
+
+
+def test_import_that_fails_half_way_says_how_much_is_in(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b'{"text": "good"}\n' * BATCH_ITEMS + b"bad\n")
+    said = run("import", tmp_path / "q", tmp_path / "lines", code=2).output
+    assert said.startswith(f"overspill: after {BATCH_ITEMS:,} items, put before: line {BATCH_ITEMS + 1} is no exported item: ")
+    assert HybridQueue.inspect(tmp_path / "q").waiting == BATCH_ITEMS
+
+
+def test_interrupted_import_says_how_to_go_on(tmp_path: Path, started: Any) -> None:
+    importing = started("import", tmp_path / "q")
+    importing.stdin.write(b'{"text": "good"}\n' * BATCH_ITEMS)
+    importing.stdin.flush()
+    while not (tmp_path / "q").is_dir() or HybridQueue.inspect(tmp_path / "q").waiting < BATCH_ITEMS:
+        assert importing.poll() is None
+        time.sleep(0.01)
+    importing.send_signal(signal.SIGINT)
+    assert importing.wait(30) == 130 and importing.stderr.read().decode() == f"stopped\n{BATCH_ITEMS:,} items put into {tmp_path / 'q'}\n"
 
 
 # --- resuming
@@ -181,9 +199,10 @@ def test_interrupted_drain_is_clean(tmp_path: Path, started: Any) -> None:
     got = draining.stdout.readline()
     draining.send_signal(signal.SIGINT)
     got += draining.stdout.read()
-    assert draining.wait(30) == 130 and draining.stderr.read() == b"stopped\n"
+    assert draining.wait(30) == 130
     with HybridQueue("q", tmp_path) as q:
         left = [int(item) for item in q]
+    assert draining.stderr.read().decode() == f"stopped\n{len(left):,} items still in {tmp_path / 'q'}: the same command goes on with them\n"
     assert left == list(range(left[0], 5000)) and left[0] <= len(got.splitlines())
 
 

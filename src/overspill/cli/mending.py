@@ -11,6 +11,7 @@ import click
 from .. import salvage
 from .looking import inspection_fields
 from ..errors import counted
+from ..hybrid import HybridQueue
 from .output import progress
 from .program import FOUND, command, json_option, print_json
 from .words import FOLDER, size_text
@@ -70,7 +71,7 @@ def repair(folder: Path, applies: bool, as_json: bool) -> None:
                 click.echo(change)
             click.echo(f"to do it: overspill repair {_quoted(folder)} --apply" if plan else "nothing to do")
         raise SystemExit(FOUND if plan else 0)
-    with progress("read", total=None) as bar:
+    with progress("read", total=HybridQueue.inspect(folder).waiting or None) as bar:
         done = salvage.repair(folder, on_step=bar)
     if as_json:
         fields = {"applied": True, "plan": [change._asdict() for change in done.changes], "recovery": str(done.recovery), "notes": done.recovery.notes}

@@ -12,7 +12,7 @@ import click
 
 from .. import salvage
 from ..hybrid import HybridQueue
-from ..errors import counted
+from ..errors import QueueError, counted
 from .output import progress
 from .program import FOUND, Failure, command, json_option, print_json
 from .words import DISK_SIZE, FOLDER, NEW_FOLDER
@@ -81,8 +81,26 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
     if resume and file is None:
         raise Failure("--resume needs FILE: it is read twice")
     source: IO[bytes] = sys.stdin.buffer if file is None else open(file, "rb")
-    with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress("import", total=None) as bar:
-        n, passed = salvage.import_lines(q, source, resume=resume, on_step=bar)
+    total, unit = (None, "items") if file is None else (file.stat().st_size, "bytes")
+    put = read = 0
+
+    def step(n: int) -> None:
+        nonlocal put, read
+        put += n
+        if file is not None:  # whose end is known: told by how much of it has been read
+            n, read = source.tell() - read, source.tell()
+        bar(n)
+
+    with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress("import", total=total, unit=unit) as bar:
+        try:
+            n, passed = salvage.import_lines(q, source, resume=resume, on_step=step)
+        except KeyboardInterrupt as stopped:
+            stopped.add_note(f"{counted(put, 'item')} put into {folder}" + (": with --resume the next import goes on behind them" if put and file is not None else ""))
+            raise
+        except QueueError as error:
+            if put:
+                error.args = (f"after {counted(put, 'item')}, put before: {error.message}",)
+            raise
     if as_json:
         print_json({"imported": n, "passed_over": passed})
     elif sys.stderr.isatty():
@@ -106,12 +124,16 @@ def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_di
     if target is not None and os.path.realpath(target) == os.path.realpath(folder):
         raise Failure(f"{folder} cannot be drained into itself: name another TARGET")
     with salvage.open_queue(folder) as source, progress("drain", total=len(source) or None) as bar:
-        if run is not None:
-            fields = {"moved": salvage.drain_to_command(source, run, on_step=bar, batch_items=batch)}
-        else:
-            assert target is not None
-            with salvage.open_queue(target, create=True, max_disk_size=max_disk) as into:
-                fields = salvage.drain(source, into, on_step=bar, batch_items=batch)._asdict()
+        try:
+            if run is not None:
+                fields = {"moved": salvage.drain_to_command(source, run, on_step=bar, batch_items=batch)}
+            else:
+                assert target is not None
+                with salvage.open_queue(target, create=True, max_disk_size=max_disk) as into:
+                    fields = salvage.drain(source, into, on_step=bar, batch_items=batch)._asdict()
+        except KeyboardInterrupt as stopped:
+            stopped.add_note(f"{counted(len(source), 'item')} still in {folder}: the same command goes on with them")
+            raise
     if as_json:
         print_json(fields)
         return
