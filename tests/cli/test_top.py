@@ -15,7 +15,7 @@ import pytest
 
 from overspill import Durability, HybridQueue
 from overspill._runtime.clock import ManualClock
-from overspill.cli.top import looked, screen, sparkline
+from overspill.cli.top import Signals, Watches, looked, screen, sparkline
 from overspill.salvage.watching import Watch
 
 from .conftest import OVERSPILL, Run
@@ -83,7 +83,10 @@ def test_it_fits_80_by_24_with_one_queue_and_with_many(tmp_path: Path) -> None:
             lines = drawn(some)
         assert len(lines) <= 24 and max(map(len, lines)) <= 80, lines
         assert [line for line in lines if "…" in line and "a-queue" not in line] == []
-    assert sum("50" in line for line in drawn(watches)) >= 20
+    assert sum("50" in line for line in drawn(watches)) >= 20 and "30 queues, 1,500 waiting, 9 below the edge" in drawn(watches)[0]
+    for width, titles in ((60, "queue waiting in/s out/s oldest owner"), (50, "queue waiting in/s out/s oldest"), (40, "queue waiting in/s out/s")):
+        lines = drawn(watches[:1], width)
+        assert lines[1].split() == titles.split() and max(map(len, lines)) <= width and "a-queue" in lines[2]
     for q in queues:
         q.close()
 
@@ -94,6 +97,33 @@ def test_queue_that_goes_away_is_said_to_be_gone(tmp_path: Path) -> None:
         watch.look()
         q.destroy()
     assert "gone" in "\n".join(drawn([watch]))
+
+
+def test_queues_of_a_folder_come_and_go_and_one_that_was_named_stays(tmp_path: Path) -> None:
+    first, second = HybridQueue("first", tmp_path / "many"), HybridQueue("named", tmp_path)
+    watches = Watches([tmp_path / "many", tmp_path / "named"])
+    before = list(watches)
+    assert [Path(watch.path).name for watch in before] == ["named", "first"]
+    with HybridQueue("another", tmp_path / "many"):
+        assert [Path(watch.path).name for watch in watches] == ["named", "another", "first"]
+        assert set(before) < set(watches)  # and go on with the rates that they had
+    first.destroy()
+    second.destroy()
+    assert [Path(watch.path).name for watch in watches] == ["named", "another"]
+
+
+def test_new_size_of_the_terminal_and_ctrl_c_end_the_wait(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGWINCH), signal.getsignal(signal.SIGINT)
+    with Signals() as signals:
+        assert not signals.come_within(-1)
+        signal.raise_signal(signal.SIGWINCH)
+        signal.raise_signal(signal.SIGWINCH)
+        assert signals.come_within(3600) and not signals.come_within(0) and not signals.end
+        signal.raise_signal(signal.SIGINT)
+        assert signals.come_within(3600) and signals.end
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGWINCH), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_bars_show_the_newest_at_the_right() -> None:
@@ -126,7 +156,7 @@ def test_on_a_terminal_it_draws_and_ctrl_c_ends_it_and_gives_the_screen_back(job
 
     hear(b"13 waiting")
     process.send_signal(signal.SIGINT)
+    hear(b"\x1b[?1049l")  # nobody who writes to a terminal that is not read can end
     assert process.wait(30) == 130
-    hear(b"\x1b[?1049l")
     os.close(ours)
     assert b"\x1b[?1049h" in said and b"\x1b[?1049l" in said and b"Traceback" not in said
