@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from overspill import HybridQueue
 from overspill.cli import main
@@ -79,3 +80,14 @@ def test_every_command_answers_in_json() -> None:
 def test_every_command_stands_under_one_heading() -> None:
     listed = [name for names in main.sections.values() for name in names]
     assert sorted(listed) == sorted(main.commands)
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_every_command_is_told_in_a_whole_sentence_however_narrow_the_terminal(width: int) -> None:
+    said = CliRunner().invoke(main, ["--help"], terminal_width=width).output
+    assert "..." not in said.replace("[ARGS]...", "") and max(map(len, said.splitlines())) <= width
+    words = " ".join(said.split())
+    for each in main.commands.values():
+        assert f"{each.name} {each.get_short_help_str(limit=1000)}" in words
+    if width == 80:  # where every command has one line
+        assert "  demo   Do the main job: mirror HLS streams to an origin that fails.\n" in said

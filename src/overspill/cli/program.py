@@ -57,10 +57,9 @@ class Program(click.Group):
         return [name for names in self.sections.values() for name in names]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = formatter.width - 6 - max((len(name) for name in self.commands), default=0)
         for title, names in self.sections.items():
             with formatter.section(title):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=1000)) for name in names])  # the whole sentence: a narrow terminal breaks it, and nothing is cut
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _hold_standard_files()
