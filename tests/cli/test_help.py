@@ -91,3 +91,9 @@ def test_every_command_is_told_in_a_whole_sentence_however_narrow_the_terminal(w
         assert f"{each.name} {each.get_short_help_str(limit=1000)}" in words
     if width == 80:  # where every command has one line
         assert "  demo   Do the main job: mirror HLS streams to an origin that fails.\n" in said
+
+
+@pytest.mark.parametrize("words", [["completion"], ["completion", "tcsh"], ["get"], ["nothing"], ["put", "q", "--priority", "300"], ["top", "--interval", "soon", "."]], ids=" ".join)
+def test_misuse_is_one_line_that_names_the_help(run: Run, words: list[str]) -> None:
+    said = run(*words, code=2).output
+    assert said.startswith("overspill: ") and said.count("\n") == 1 and said.endswith(" --help)\n")

@@ -79,7 +79,8 @@ class Program(click.Group):
             if type(error).__name__ == "NoArgsIsHelpError":
                 raise
             told_by = error.ctx.command_path if error.ctx else ctx.command_path
-            raise Failure(f"{error.format_message().rstrip('.')} (see {told_by} --help)") from None
+            told = " ".join(error.format_message().split())  # a list of choices comes on lines of its own
+            raise Failure(f"{told.rstrip('.')} (see {told_by} --help)") from None
         except QueueError as error:
             raise Failure(str(error)) from None
         except OSError as error:
