@@ -461,6 +461,17 @@ cdef class HotQueue:
         """Take and settle up to n items that can be had at once, appending them to `out`; returns how many."""
         return self.take_many_hot(out, n)
 
+    def _take_bytes_hot(self, list out not None, Py_ssize_t most, int64_t nbytes):
+        """As `_take_many_hot`, and no more than about so many bytes (items that are not bytes count 1). The first is taken whatever its size."""
+        cdef Py_ssize_t n = 0
+        cdef int64_t last = 0
+        while n < most and nbytes >= last and self.take_many_hot(out, 1):
+            item = out[len(out) - 1]
+            last = 1 + (PyBytes_GET_SIZE(item) if PyBytes_CheckExact(item) else 0)
+            nbytes -= last
+            n += 1
+        return n
+
     @cython.final
     cdef inline int enqueue_hot(self, object item, object priority, object ttl, object delay, object durability) except -1:
         cdef int level

@@ -118,7 +118,7 @@ class DurablePipe:
         self._backlog = len(self.queue)
         self._passing: deque[_Block] = deque()
         self._passing_bytes, self._passing_most = 0, memory // 2
-        self._logs = durability is not Durability.MEMORY
+        self._logs, self._syncs = durability is not Durability.MEMORY, durability is Durability.POWER
         self._image = bytearray()
         self._drawing = False
         """The sink is getting what was in line."""
@@ -278,7 +278,8 @@ class DurablePipe:
     # --- from the queue to the sink
 
     def _carry(self) -> None:
-        size = 64  # of a frame, about
+        # What is in hand and cannot be written must find room in its half of the reserve.
+        most, nbytes = max(1, min(_FRAMES_AT_ONCE, self._half // (2 * _RECORD))), min(_BLOCK, self._half // 2)
         while not self._stopping:
             self._arrived.clear()
             with self._order:
@@ -300,12 +301,18 @@ class DurablePipe:
                 if not self._ended:
                     self._arrived.wait()
                 continue
-            most = max(1, min(_FRAMES_AT_ONCE, _BLOCK // size, self._half // (size + _RECORD)))
             if self._ack:
-                self.queue._hand_over(self._write_acknowledged, most, _BLOCK)
-            elif frames := self.queue.dequeue_batch(most):
-                size = sum(map(len, frames)) // len(frames) + 1
+                self.queue._hand_over(self._write_acknowledged, most, nbytes)
+            elif frames := self._taken(most, nbytes):
                 self._write_or_return(frames)
+
+    def _taken(self, most: int, nbytes: int) -> list[bytes]:
+        """What is first in line, settled."""
+        frames: list[bytes] = []
+        if not self.queue._take_bytes_hot(frames, most, nbytes):
+            # Under POWER a sync must cover it, and then it had better be many; else only the first has to be read.
+            self.queue._hand_over(lambda items: frames.extend(each.item for each in items), most if self._syncs else 1, nbytes)
+        return frames
 
     def _write_block(self, block: _Block, write: Callable[[memoryview], None]) -> None:
         """Write what is left of a block that has passed the line. Acknowledged, it is settled when that is done; otherwise before. Raises `_Unwritten`."""
