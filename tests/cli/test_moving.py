@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import random
 import signal
 import time
+import tracemalloc
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overspill import HybridQueue
+from overspill import HybridQueue, salvage
 from overspill._store.inspection import items
 from overspill.salvage import drain, open_queue
 from overspill.salvage.jsonlines import BATCH_ITEMS, last_complete_line, payload_of
@@ -140,6 +143,55 @@ def test_import_that_was_killed_goes_on(run: Run, tmp_path: Path, started: Any) 
     told = json.loads(run("import", tmp_path / "copy", tmp_path / "lines", "--resume", "--json").stdout)
     assert told["passed_over"] >= before >= 3000 and sum(told.values()) == 20_000
     assert facts(tmp_path / "copy") == facts(tmp_path / "q")
+
+
+def test_import_does_not_go_on_where_the_log_cannot_tell_how_far_it_came(run: Run, tmp_path: Path) -> None:
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(10)])
+    run("export", tmp_path / "q", "--output", tmp_path / "lines")
+    run("import", tmp_path / "copy", tmp_path / "lines", "--resume")  # nothing was ever put: from the first line
+    assert len(run("get", tmp_path / "copy").stdout.splitlines()) == 10
+    with HybridQueue("copy", tmp_path) as q:
+        q.cleanup()
+        q.enqueue_batch([b"other"] * 1000)  # the segment of what was imported is gone, or its records are far behind
+    assert "none of the lines is among the last 1,000 records" in run("import", tmp_path / "copy", tmp_path / "lines", "--resume", code=2).output
+    assert HybridQueue.inspect(tmp_path / "copy").waiting == 1000
+    (tmp_path / "by hand").write_text('{"text": "no id"}\n')
+    assert "line 1 has no id" in run("import", tmp_path / "copy", tmp_path / "by hand", "--resume", code=2).output
+
+
+def test_export_and_import_need_no_more_memory_for_more_items(tmp_path: Path) -> None:
+    """Resident, spilled, delayed and of several priorities; what grows with the number of items would grow six times."""
+    peaks = []
+    for n in (2_000, 12_000):
+        rng = random.Random(0)
+        with HybridQueue(f"q{n}", tmp_path, memory_size=100) as q:
+            for start in range(0, n, 100):
+                q.enqueue_batch([rng.randbytes(20) for _ in range(100)], priority=rng.choice((64, 128, 192)), delay=rng.choice((None, None, None, 3600.0)))
+        peaks.append((peak_of(lambda: exported_to(tmp_path / f"q{n}", tmp_path / f"lines{n}")), peak_of(lambda: imported_from(tmp_path / f"lines{n}", tmp_path / f"copy{n}"))))
+    (few_out, few_in), (many_out, many_in) = peaks
+    assert many_out < 1.5 * few_out + 256 * 1024 and many_in < 1.5 * few_in + 256 * 1024, peaks
+
+
+def exported_to(folder: Path, lines: Path) -> None:
+    with open(lines, "wb") as out:
+        salvage.export(folder, out)
+
+
+def imported_from(lines: Path, folder: Path) -> None:
+    with open(lines, "rb") as file, salvage.open_queue(folder, create=True, memory_size=100) as q:
+        salvage.import_lines(q, file)
+
+
+def peak_of(do: Callable[[], None]) -> int:
+    """Bytes that Python had allocated at the most, beyond what it had before."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        do()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 # --- draining

@@ -30,7 +30,7 @@ from ..options import ITEM_SIZE_CEILING, MiB
 from ..serializers import resolve
 from .stored import Item, Stored
 
-__all__ = ["BadLine", "Exported", "Line", "delivery_fields", "export", "import_lines", "item_fields", "lines_of", "last_complete_line", "parse_line", "payload_of", "time_text"]
+__all__ = ["BadLine", "CannotResume", "Exported", "Line", "delivery_fields", "export", "import_lines", "item_fields", "lines_of", "last_complete_line", "parse_line", "payload_of", "time_text"]
 
 BATCH_ITEMS: Final = 1000
 """How many items a tool moves at once, at the most."""
@@ -42,6 +42,10 @@ _text: Final = resolve("str")
 
 class BadLine(QueueError):
     """A line of an export that cannot be read; says which and why."""
+
+
+class CannotResume(QueueError):
+    """The log does not say how far an import came."""
 
 
 def time_text(ns: int) -> str:
@@ -286,7 +290,7 @@ def import_lines(
     """Put the lines of an export into a queue that was opened as stored (`open_queue`); returns how many were put and how many passed over.
 
     Lines go in by batches, each all or nothing. `resume`, for a file that can be read twice: the lines up to the last one that is in the queue's log already are passed over, so an
-    import that was killed goes on where it was. Raises `BadLine`, and what was put before stays.
+    import that was killed goes on where it was. Raises `BadLine`, and what was put before stays; `CannotResume` where the log does not say how far it came.
     """
     passed = _imported(q, file) if resume else 0
     n = 0
@@ -309,10 +313,25 @@ def import_lines(
 
 
 def _imported(q: HybridQueue, file: IO[bytes]) -> int:
-    """The number of the last line that is in the queue's log. The log alone says so: what is kept beside it could be wrong."""
+    """The number of the last line that is in the queue's log. The log alone says so: what is kept beside it could be wrong.
+
+    The last line that was put is the newest record, unless somebody else has put items since; so many of these as a batch has lines may be in between. What a log does not know any more, because
+    it was taken and its segment is gone, could be put a second time only in silence: that is refused.
+    """
     assert q._disk is not None
     known = set(inspection.newest_ids(q._disk.path, BATCH_ITEMS))
     start = file.tell()
-    passed = max((number for number, line in lines_of(file) if parse_line(line, number).id in known), default=0)
+    passed = 0
+    for number, text in lines_of(file):
+        line = parse_line(text, number)
+        if not line.id:
+            raise CannotResume(f"line {number} has no id, so that nobody can tell whether it was put", where=q._disk.path, hint="import without --resume what was not imported")
+        if line.id in known:
+            passed = number
     file.seek(start)
+    if not passed and q._next_sequence > 1:
+        raise CannotResume(
+            f"none of the lines is among the last {BATCH_ITEMS:,} records of the log: nothing was imported, or it was taken out, or others have put more than that since", where=q._disk.path,
+            hint="compare what is there (overspill peek), and import without --resume the lines that were not imported",
+        )
     return passed
