@@ -58,6 +58,29 @@ def _waited_for(items: AsyncIterator[Any]) -> Iterator[Any]:
             return
 
 
+class AwaitedLetters:
+    """Dead letters whose verbs are awaited by somebody else."""
+
+    def __init__(self, letters: Any) -> None:
+        self._letters = letters
+
+    def __getattr__(self, name: str) -> Any:
+        thing = getattr(self._letters, name)
+        return (lambda *args, **options: wait_for(thing(*args, **options))) if inspect.iscoroutinefunction(thing) else thing
+
+    def __iter__(self) -> Iterator[Any]:
+        return _waited_for(aiter(self._letters))
+
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def __bool__(self) -> bool:
+        return bool(self._letters)
+
+    def __repr__(self) -> str:
+        return repr(self._letters)
+
+
 class Awaited:
     """A queue driven through `q.aio`. What is private is that of the queue itself."""
 
@@ -70,6 +93,10 @@ class Awaited:
             return getattr(self._under_test, name)
         thing = getattr(self._face, name)
         return (lambda *args, **options: wait_for(thing(*args, **options))) if inspect.iscoroutinefunction(thing) else thing
+
+    @property
+    def dead_letters(self) -> AwaitedLetters:
+        return AwaitedLetters(self._face.dead_letters)
 
     def snapshot(self) -> Iterator[Any]:
         return _waited_for(self._face.snapshot())

@@ -24,13 +24,14 @@ from typing import Any, Self
 from uuid import UUID
 
 from ._runtime.awaiting import awaiting
+from ._runtime.dead_letters import DeadLetter, DeadLetters
 from ._runtime.delivery import Delivery, Heartbeat
 from .errors import QueueClosed
 from .hybrid import HybridQueue
 from .options import Durability
 from .stats import QueueStats
 
-__all__ = ["AsyncDelivery", "AsyncHybridQueue"]
+__all__ = ["AsyncDeadLetters", "AsyncDelivery", "AsyncHybridQueue"]
 
 _Time = float | timedelta
 _NOTHING = object()
@@ -138,6 +139,11 @@ class AsyncHybridQueue:
             except QueueClosed:
                 return
             yield batch
+
+    @property
+    def dead_letters(self) -> AsyncDeadLetters:
+        """As `HybridQueue.dead_letters`, with verbs that are awaited."""
+        return AsyncDeadLetters(self._queue.dead_letters)
 
     # --- looking
 
@@ -260,6 +266,48 @@ class AsyncDelivery:
 
     def __repr__(self) -> str:
         return f"<AsyncDelivery {self.id} attempt {self.attempts}>"
+
+
+class AsyncDeadLetters:
+    """The dead letters of a queue, for tasks: the verbs of `DeadLetters`, awaited. A predicate runs in another thread."""
+
+    __slots__ = ("_letters",)
+
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return repr(self._letters)
+
+    def __aiter__(self) -> AsyncIterator[DeadLetter]:
+        """`async for letter in q.dead_letters`: the letters as they were when the iteration began, first to die first. Takes nothing."""
+        return _in_order(iter(self._letters))
+
+    async def peek(self) -> DeadLetter:
+        """As `DeadLetters.peek`."""
+        return await asyncio.to_thread(self._letters.peek)
+
+    async def try_dequeue(self) -> DeadLetter:
+        """As `DeadLetters.try_dequeue`. Cancelled while it waits for its sync, the letter is back."""
+        return await awaiting(self._letters._dequeueing())
+
+    async def clear(self) -> int:
+        """As `DeadLetters.clear`."""
+        return await awaiting(self._letters._clearing())
+
+    async def remove_where(self, predicate: Callable[[DeadLetter], bool]) -> int:
+        """As `DeadLetters.remove_where`."""
+        return await awaiting(self._letters._removing_where(predicate))
+
+    async def replay(self, predicate: Callable[[DeadLetter], bool] | None = None, max_items: int | None = None) -> int:
+        """As `DeadLetters.replay`. Cancelled, it comes to its end all the same."""
+        return await awaiting(self._letters._replaying(predicate, max_items))
 
 
 _AT_ONCE = 64

@@ -9,7 +9,7 @@ from .._core.hot import Claim
 from ..errors import CorruptedData, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .taking import Taking
-from .waiting import Steps, blocking
+from .waiting import Steps, blocking, within
 
 __all__ = ["Batching"]
 
@@ -74,33 +74,29 @@ class Batching(Taking):
                     break
                 if deadline is None:
                     deadline = self._clock.monotonic() + linger_s
-            return (yield from self._handing_out(self._settled_of_batch(collected)))
+            return (yield from self._handing_out((yield from within(self._head, lambda: self._settled_of_batch(collected)))))
         finally:
             self._give_back_collected(collected)
             self._wake_if_closing()
             self._tell()
 
     def _settled_of_batch(self, collected: list[tuple[Claim, Any]]) -> list[tuple[Claim, Any]]:
-        """A batch is about to be handed out: what of it is settled, for now. That is all but where the disk fails on the way, which the next batch meets again."""
+        """A batch is about to be handed out: what of it is settled, for now. That is all but where the disk fails on the way, which the next batch meets again. The caller holds the head."""
         taken: list[tuple[Claim, Any]] = []
-        with self._head:
-            if self._log is not None:
-                self._refuse(taking=True)  # closed: its folder has the items
-            for claim, item in collected:
-                try:
-                    self._settle_for_now(claim)
-                except Exception:
-                    if not taken:
-                        raise
-                    break
-                taken.append((claim, item))
+        if self._log is not None:
+            self._refuse(taking=True)  # closed: its folder has the items
+        for claim, item in collected:
+            try:
+                self._settle_for_now(claim)
+            except Exception:
+                if not taken:
+                    raise
+                break
+            taken.append((claim, item))
         return taken
 
     def _give_back_collected(self, collected: list[tuple[Claim, Any]]) -> None:
         """Whatever of these was not handed out goes back to its place."""
         if any(self._holds(claim) for claim, _ in collected):
-            with self._head:
-                for claim, _ in collected:
-                    if self._holds(claim):
-                        self._return(claim)
+            self._let_go([claim for claim, _ in collected])
             self._soon()  # that may have been more than memory is to hold; nothing waits here, for the steps may be about to be thrown away

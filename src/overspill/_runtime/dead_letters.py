@@ -82,11 +82,11 @@ class DeadLetters:
 
     def clear(self) -> int:
         """Remove all letters, as durably as the queue promises; returns how many."""
-        return blocking(self._removing(None, CLEARED))
+        return blocking(self._clearing())
 
     def remove_where(self, predicate: Callable[[DeadLetter], bool]) -> int:
         """Remove every letter for which `predicate(letter)` is true; returns how many."""
-        return blocking(self._removing(_checked(predicate), REMOVED))
+        return blocking(self._removing_where(predicate))
 
     def replay(self, predicate: Callable[[DeadLetter], bool] | None = None, max_items: int | None = None) -> int:
         """Put letters (all, or those for which `predicate(letter)` is true, up to `max_items`) back at the end of their priorities' lines; returns how many.
@@ -122,6 +122,12 @@ class DeadLetters:
             queue._return(claim)
             raise
         return claim, letter
+
+    def _clearing(self) -> Steps[int]:
+        return self._removing(None, CLEARED)
+
+    def _removing_where(self, predicate: Callable[[DeadLetter], bool]) -> Steps[int]:
+        return self._removing(_checked(predicate), REMOVED)
 
     def _removing(self, predicate: Callable[[DeadLetter], bool] | None, how: int) -> Steps[int]:
         n: int = yield from self._with_chosen(predicate, None, lambda chosen: self._remove(chosen, how))

@@ -96,11 +96,10 @@ class Leasing(Taking):
 
     def _undelivered(self, delivery: Delivery) -> None:
         """Nobody got it: the lease ends and the item goes back to its old place. The attempt is on record all the same."""
-        with self._head:
-            claim = self._leases.end(delivery._token)
-            if claim is not None:
-                self._n_redelivered += 1
-                self._return(claim)
+        claim = self._leases.end(delivery._token)
+        if claim is not None:
+            self._n_redelivered += 1
+            self._let_go([claim])
 
     def _delivering(self, deliveries: list[Delivery]) -> Steps[list[Delivery]]:
         """Hand them out: under POWER once a sync covers that they are on their way. Interrupted before, they go back."""

@@ -102,7 +102,7 @@ class Putting(Parts):
             return False
         put = partial(self._batch_as_it_is, items, level, total)
         if self._is_brief(total, len(items)):  # type: ignore[arg-type]
-            return (yield from within(self._tail, put))
+            return (yield from within(self._tail, put, inner=self._head))
         return (yield from self._errand(put, self._tail).steps())
 
     def _batch_as_it_is(self, items: Iterable[Any], level: int, total: int) -> bool:
@@ -294,7 +294,7 @@ class Putting(Parts):
                 if policy is WhenFull.DROP_NEWEST:
                     self._drop(parcels, "full_newest")
                     return False
-                if policy is WhenFull.DROP_OLDEST and self._drop_oldest():
+                if policy is WhenFull.DROP_OLDEST and (yield from within(self._head, self._drop_oldest)):
                     continue
                 now = self._clock.monotonic()
                 if (policy is WhenFull.RAISE and deadline is None) or (deadline is not None and now >= deadline):
@@ -381,7 +381,7 @@ class Putting(Parts):
         """Place the parcels; what room was lacking if they could not be."""
         place_them = partial(self._place_or_not, parcels, promise)
         if self._places_briefly(parcels, promise):
-            return (yield from within(self._tail, place_them))
+            return (yield from within(self._tail, place_them, inner=self._head))
         return (yield from self._errand(place_them, self._tail).steps())
 
     def _places_briefly(self, parcels: list[Parcel], promise: Durability) -> bool:

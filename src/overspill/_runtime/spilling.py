@@ -17,6 +17,7 @@ from ..codecs import compress
 from ..errors import InvalidOption
 from ..options import OverflowStrategy, check_thresholds
 from .apart import Apart
+from .waiting import holds_up_a_loop
 
 __all__ = ["Spilling"]
 
@@ -79,15 +80,28 @@ class Spilling(Apart):
     def _relieve(self) -> None:
         """Called when memory use has crossed what the core watches for: tell of the pressure, spill what is over the budget."""
         self._feel_pressure()
-        if self._resident > self._budget_items or self._resident_bytes > self._budget_bytes:
-            if self._log is not None:
+        if self._log is not None and self._is_over_budget():
+            if holds_up_a_loop():
+                with self._tail.soon() as tail, self._head.soon() as head:
+                    if tail and head:
+                        self._spill_over()
+                if self._is_over_budget():
+                    self._soon()  # somebody is long about something, perhaps a sync: the background thread spills when it is done
+            else:
                 with self._tail:
-                    try:
-                        self._spill_to(self._budget_items, self._budget_bytes)
-                    except NoRoom:
-                        pass  # only what is not in the log yet stays; the next enqueue meets the full disk and says so
+                    self._spill_over()
         self._watch()
         self._tell()
+
+    def _is_over_budget(self) -> bool:
+        return self._resident > self._budget_items or self._resident_bytes > self._budget_bytes
+
+    def _spill_over(self) -> None:
+        """Down to the budget. The caller holds the tail."""
+        try:
+            self._spill_to(self._budget_items, self._budget_bytes)
+        except NoRoom:
+            pass  # only what is not in the log yet stays; the next enqueue meets the full disk and says so
 
     # --- strategies (the caller holds the tail)
 

@@ -49,9 +49,7 @@ class Taking(Apart):
 
     def _untaken(self, taken: tuple[Claim, Any]) -> None:
         """What was to be handed out goes back to its old place, unless `close` has seen to that."""
-        with self._head:
-            if self._holds(taken[0]):
-                self._return(taken[0])
+        self._let_go([taken[0]])
 
     def _handing_out(self, taken: list[tuple[Claim, Any]]) -> Steps[list[Any]]:
         """The items, which nobody else gets from now on: under POWER once a sync covers that.
@@ -66,8 +64,7 @@ class Taking(Apart):
                     self._confirm(claim)  # the disk failed: the next opening will tell whether they are there
                 raise
             except BaseException as interruption:
-                for one in taken:
-                    self._untaken(one)
+                self._let_go([claim for claim, _ in taken])
                 if not isinstance(interruption, GeneratorExit):
                     yield from self._covering()
                 raise

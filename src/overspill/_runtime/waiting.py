@@ -23,7 +23,7 @@ from .._core.gate import Gate
 from .._core.waiters import Waiter
 from .standby import runner
 
-__all__ = ["Errand", "Steps", "Waitable", "blocking", "within"]
+__all__ = ["Errand", "Steps", "Waitable", "blocking", "holds_up_a_loop", "within"]
 
 _T = TypeVar("_T")
 
@@ -120,12 +120,18 @@ class Errand(Generic[_T]):
         return self.outcome()
 
 
-def within(gate: Gate, work: Callable[[], _T], undo: Callable[[_T], object] | None = None) -> Steps[_T]:
-    """Do brief work, which may be interrupted, with a gate held: here if the gate is free or soon will be, as an errand if it is not."""
-    with gate.soon() as entered:
-        if entered:
+def within(gate: Gate, work: Callable[[], _T], undo: Callable[[_T], object] | None = None, *, inner: Gate | None = None) -> Steps[_T]:
+    """Do brief work, which may be interrupted, with a gate held: here if the gate is free or soon will be, as an errand if it is not. So it is with the `inner` one, which the work takes itself."""
+    with gate.soon() as entered, (inner or gate).soon() as entered_both:
+        if entered and entered_both:
             return work()
     return (yield from Errand(work, gate, undo, here=True).steps())
+
+
+def holds_up_a_loop() -> bool:
+    """Whether an event loop runs in this thread, and would stand still while it waits."""
+    events = sys.modules.get("asyncio.events")  # who has a loop has imported it
+    return events is not None and events._get_running_loop() is not None
 
 
 def _signals_are_seen_here() -> bool:

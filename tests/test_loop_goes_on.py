@@ -1,0 +1,144 @@
+"""An event loop goes on while another thread holds the gates of a queue for long, as one that compacts does while the disk syncs.
+
+The gates are held until the loop has turned many times with the verb under way: a verb that blocked the loop would wait for what only the loop can bring about. Then the verb comes to its end, or is
+cancelled, and every item is accounted for.
+"""
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overspill import Durability, HybridQueue, OverflowStrategy, WhenFull
+from overspill._runtime.clock import ManualClock
+
+PATIENCE_S = 60
+TURNS = 50
+
+
+class Holder:
+    """A thread that holds tail and head of a queue until it is told to let go."""
+
+    def __init__(self, q: HybridQueue) -> None:
+        self._q = q
+        self._holding, self._let_go = threading.Event(), threading.Event()
+        self.was_kept_waiting = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._holding.wait(PATIENCE_S)
+
+    def _run(self) -> None:
+        with self._q._tail, self._q._head:
+            self._holding.set()
+            self.was_kept_waiting = not self._let_go.wait(PATIENCE_S)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+        self._thread.join(PATIENCE_S)
+
+
+@contextmanager
+def opened(path: Path, **options: Any) -> Iterator[HybridQueue]:
+    with HybridQueue("q", path, **{"memory_size": 3, "_background": False, "_clock": ManualClock(), **options}) as q:
+        for n in range(6):
+            q.enqueue(f"item {n}")
+        yield q
+
+
+def exhausted(q: HybridQueue) -> None:
+    delivery = q.lease()
+    claim = q._leases.end(delivery._token)
+    q._exhausted.append((claim, "the lease ran out"))
+
+
+def with_letters(q: HybridQueue) -> None:
+    for delivery in q.lease_batch(3):
+        delivery.reject("no")
+
+
+async def next_batch(q: HybridQueue) -> Any:
+    return await anext(q.aio.batches(2))
+
+
+Verb = Callable[[HybridQueue], Awaitable[Any]]
+CASES: dict[str, tuple[dict[str, Any], Callable[[HybridQueue], object], Verb]] = {
+    "enqueue": ({}, lambda q: None, lambda q: q.aio.enqueue("new")),
+    "enqueue_slow": ({}, lambda q: None, lambda q: q.aio.enqueue(("new", 1))),
+    "enqueue_that_spills": ({"overflow_strategy": OverflowStrategy.LARGEST}, lambda q: None, lambda q: q.aio.enqueue("new, and the largest")),
+    "enqueue_that_stages": ({"durability": Durability.MEMORY}, lambda q: None, lambda q: q.aio.enqueue("new")),
+    "enqueue_that_drops": ({"when_full": WhenFull.DROP_OLDEST, "max_items": 6}, lambda q: None, lambda q: q.aio.enqueue("new")),
+    "enqueue_under_power": ({"durability": Durability.POWER}, lambda q: None, lambda q: q.aio.enqueue("new")),
+    "dequeue": ({}, lambda q: None, lambda q: q.aio.dequeue()),
+    "dequeue_batch": ({}, lambda q: None, lambda q: q.aio.dequeue_batch(4)),
+    "dequeue_under_power": ({"durability": Durability.POWER}, lambda q: None, lambda q: q.aio.dequeue()),
+    "lease": ({}, lambda q: None, lambda q: q.aio.lease()),
+    "lease_and_bury": ({"max_attempts": 1}, exhausted, lambda q: q.aio.lease()),
+    "lease_batch": ({}, lambda q: None, lambda q: q.aio.lease_batch(3)),
+    "batches": ({}, lambda q: None, next_batch),
+    "replay": ({}, with_letters, lambda q: q.aio.dead_letters.replay()),
+    "replay_some": ({}, with_letters, lambda q: q.aio.dead_letters.replay(lambda letter: letter.item != "item 1")),
+    "take_a_letter": ({}, with_letters, lambda q: q.aio.dead_letters.try_dequeue()),
+    "clear_letters": ({}, with_letters, lambda q: q.aio.dead_letters.clear()),
+    "remove_letters": ({}, with_letters, lambda q: q.aio.dead_letters.remove_where(lambda letter: True)),
+}  # fmt: skip
+
+
+async def turn(times: int) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["to its end", "cancelled"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_verb_leaves_the_loop_free_while_the_gates_are_held(case: str, cancelled: bool, tmp_path: Path) -> None:
+    options, prepare, verb = CASES[case]
+
+    async def main(q: HybridQueue) -> None:
+        holder = Holder(q)
+        task = asyncio.ensure_future(verb(q))
+        await turn(TURNS)
+        if cancelled:
+            task.cancel()
+            await turn(TURNS)
+        holder.let_go()
+        assert not holder.was_kept_waiting, "the loop stood still"
+        await asyncio.gather(task, return_exceptions=True)
+        assert cancelled or task.exception() is None
+
+    with opened(tmp_path, **options) as q:
+        prepare(q)
+        before = q.stats()
+        asyncio.run(main(q))
+        q._clock.advance(60)
+        stats = q.stats()
+        assert stats.balance == 0 and stats.in_flight == 0
+        assert stats.memory_items <= 3 or options.get("overflow_strategy")
+        there = len(list(q)) + len(list(q.dead_letters))
+        put = stats.enqueued - before.enqueued
+        gone = stats.dequeued + stats.removed + stats.cleared + sum(stats.dropped.values())
+        assert there == 6 + put - gone
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_letter_whose_taking_is_cancelled_is_back(at: int, tmp_path: Path) -> None:
+    """Under POWER the letter waits for its sync; cancelled at any turn of the loop, it is taken or there."""
+    taken: list[str] = []
+
+    async def main(q: HybridQueue) -> None:
+        task = asyncio.ensure_future(q.aio.dead_letters.try_dequeue())
+        await turn(at)
+        task.cancel()
+        for result in await asyncio.gather(task, return_exceptions=True):
+            if not isinstance(result, BaseException):
+                taken.append(result.item)
+
+    with opened(tmp_path, durability=Durability.POWER) as q:
+        with_letters(q)
+        asyncio.run(main(q))
+        assert taken + [letter.item for letter in q.dead_letters] == ["item 0", "item 1", "item 2"]
+        assert q.stats().in_flight == 0 and q.stats().balance == 0
