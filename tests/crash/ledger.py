@@ -183,10 +183,15 @@ class Ledger:
     def begin_take(self, n: int = 1) -> None:
         self._begin_removal(self.line[:n])
 
-    def took(self, keys: list[int]) -> None:
+    def took(self, keys: list[int], some: bool = False) -> None:
+        """`some`: with one item in hand the queue does not wait for whoever keeps it from the next, such as its own background thread."""
         expected = [entry.key for entry in self.line[: len(keys)]]
-        if keys != expected or (len(keys) < len(self.flying_removals)):
+        fewer, rest = len(keys) < len(self.flying_removals), self.flying_removals[len(keys) :]
+        if keys != expected or (fewer and not (some and keys)):
             raise Broken(f"out of order: got {keys}, the line is {[entry.key for entry in self.line[: len(keys) + 3]]}")
+        for entry in rest:
+            entry.removed = NOT
+        self.flying_removals = self.flying_removals[: len(keys)]
         self.acked_removal()
 
     def refused_take(self) -> None:

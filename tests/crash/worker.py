@@ -130,7 +130,7 @@ class Worker:
 
     def get_batch(self, n: int) -> None:
         self.ledger.begin_take(n)
-        self.ledger.took([key_of(item) for item in self.q.dequeue_batch(n)])
+        self.ledger.took([key_of(item) for item in self.q.dequeue_batch(n)], some=self.background)
         self._done("get_batch")
 
     def remove(self, key: int | None = None) -> None:
