@@ -15,8 +15,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from overspill import Durability, HybridQueue, InvalidOption, KiB, QueueBroken, QueueFull
+from overspill import Durability, HybridQueue, InvalidOption, KiB, MiB, QueueBroken, QueueFull
 from overspill._store.files import Disk
+from overspill._store.observation import Reader
 from overspill.metrics import serve
 from overspill.metrics.endpoint import Endpoint
 from overspill.metrics.folder import Folders
@@ -220,3 +221,31 @@ def test_one_look_serves_all_who_ask_at_once(tmp_path: Path, monkeypatch: pytest
     folders._look()
     folders._look()
     assert len(looks) == 1
+
+
+def test_look_at_a_large_folder_reads_no_records_of_sealed_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape of ten million items must not read a GiB: headers, marks, footers and at the most the lists of offsets."""
+    with HybridQueue("large", tmp_path, max_disk_size=16 * MiB, memory_size=10) as queue:
+        for n in range(60):
+            queue.enqueue_batch([b"x" * 500] * 300, priority=(64, 128, 192)[n % 3])
+        for _ in range(4):
+            queue.dequeue_batch(1000)
+    segments = list((tmp_path / "large").glob("*.seg"))
+    read = mapped = 0
+    reading, mapping = Reader.read, Reader.map_of
+
+    def counted(self: Reader, offset: int, length: int) -> bytes:
+        nonlocal read
+        read += length
+        return reading(self, offset, length)
+
+    def mapping_counted(self: Reader, start: int, end: int) -> Any:
+        nonlocal mapped
+        mapped += end - start
+        return mapping(self, start, end)
+
+    monkeypatch.setattr(Reader, "read", counted)
+    monkeypatch.setattr(Reader, "map_of", mapping_counted)
+    families = {family.name: family for family in Folders([tmp_path / "large"]).collect()}
+    assert families["overspill_items_waiting"].samples[0].value == 14_000
+    assert len(segments) > 3 and mapped == 0 and read < sum(segment.stat().st_size for segment in segments) // 20, (len(segments), read, mapped)
