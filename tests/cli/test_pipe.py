@@ -108,7 +108,7 @@ def test_stream_that_is_not_framed_by_length_is_refused() -> None:
 # --- whole runs
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"a", b"a\n", b"a\nb", b"\n\n\xff\x00\r\n", b"".join(line(n) for n in range(20_000))], ids=len)
+@pytest.mark.parametrize("data", [b"", b"\n", b"a", b"a\n", b"a\nb", b"\n\n\xff\x00\r\n", b"".join(line(n) for n in range(20_000)), b"\n" * 300_000, b"x" * 9_000_000 + b"\ny"], ids=len)
 @pytest.mark.parametrize("how", WAYS, ids=WAYS)
 def test_what_comes_out_is_what_went_in(tmp_path: Path, data: bytes, how: str) -> None:
     assert carried(tmp_path / "q", data, **WAYS[how]) == data

@@ -43,8 +43,8 @@ _BLOCK: Final = 256 * KiB
 _LARGEST: Final = 64 * MiB
 """A frame: what a queue takes for one item, if not told otherwise."""
 _FRAMES_AT_ONCE: Final = 4096
-_FRAMES_PASSING: Final = 65536
-"""A block of more, of nearly empty lines, would be many times larger in the log."""
+_RECORDS_PASSING: Final = 8 * MiB
+"""A block of more, of nearly empty lines or of one that is very long, goes through the line: its records would have to be made in memory as a whole."""
 _RECORD: Final = 88
 """What a frame takes on disk beside its bytes, at the most: its header, padding, index entry and marks."""
 _RESERVE: Final = 64 * MiB
@@ -219,7 +219,7 @@ class DurablePipe:
     def _pass(self, data: bytearray, frames: Frames) -> bool:
         """Have a block written to the log, and to the sink as it is: now, as far as that takes it at once. False: its frames must go through the line."""
         with self._order:
-            if self._drawing or self._gone or not 0 < len(frames) <= _FRAMES_PASSING or (self._passing and self._passing_bytes + frames.stop > self._passing_most):
+            if self._drawing or self._gone or not 0 < frames.record_bytes <= _RECORDS_PASSING or (self._passing and self._passing_bytes + frames.stop > self._passing_most):
                 return False
             passed = self._logged(frames)
             if passed is None and (self._logs or not self._fits_reserve(frames)):
