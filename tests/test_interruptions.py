@@ -557,6 +557,40 @@ def test_a_verb_interrupted_at_some_places(tell: str, quick_path: Path) -> None:
                 interrupted_story(STORIES[tell], SETTINGS[setting], quick_path / f"{setting} at {at}", at)
 
 
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_who_waits_for_an_item_gets_it_though_its_enqueue_is_interrupted(setting: str, quick_path: Path) -> None:
+    rng = random.Random(f"{SEED} waiting {setting}")
+    print("seed", SEED)
+
+    def waiting(path: Path) -> tuple[Scene, threading.Thread, list[Any]]:
+        path.mkdir(mode=0o700)
+        scene = Scene(path, dict(SETTINGS[setting]))
+        q, got = scene.open(), list[Any]()
+        taker = threading.Thread(target=lambda: got.append(q.dequeue()), daemon=True)
+        taker.start()
+        while not q._n_takers:
+            taker.join(0.001)
+        return scene, taker, got
+
+    def served(scene: Scene, taker: threading.Thread, got: list[Any]) -> None:
+        come_to_rest()
+        if not scene.q.stats().enqueued:
+            scene.q.enqueue("another")
+        taker.join(PATIENCE_S)
+        assert got in (["new"], [("new", 1)], ["another"])
+        scene.q.close()
+
+    with handled():
+        for item in ("new", ("new", 1)):
+            scene, *others = waiting(quick_path / f"{item}")
+            places = count_places(lambda: scene.q.enqueue(item))
+            served(scene, *others)
+            for at in rng.sample(range(1, places + 1), min(6, places)):
+                scene, *others = waiting(quick_path / f"{item} {at}")
+                interrupt_at(lambda: scene.q.enqueue(item), at)
+                elsewhere(lambda: served(scene, *others), f"interrupted at {at}")
+
+
 @pytest.mark.battery
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("tell", STORIES)
