@@ -47,7 +47,7 @@ docs: $(VENV)/has-test
 	@echo 'site/index.html'
 
 crash: $(VENV)/has-test
-	$(BIN)/python -m pytest tests/crash -m battery
+	$(BIN)/python -m pytest tests/crash tests/test_interruptions.py -m battery
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Overspill needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import traceback
 from collections import Counter
@@ -604,3 +606,79 @@ def test_a_verb_interrupted_at_every_place(tell: str, setting: str, quick_path: 
             except AssertionError as error:
                 failures.append(str(error).split("\n")[0])
     assert not failures, f"{len(failures)} of {places} places:\n" + "\n".join(failures[:20])
+
+
+STORM = """
+    import random, signal, sys
+    from overspill import Durability, HybridQueue, QueueEmpty
+
+    seed, durability, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    rng = random.Random(seed)
+
+    def strike(signum, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, strike)
+    q = HybridQueue("q", path, memory_size=5, durability=Durability[durability], lease_timeout=0.05)
+    tried, put, got, n, hits = [], [], [], 0, 0
+
+    def one(verb):
+        if verb == "enqueue":
+            tried.append(n)
+            q.enqueue(n)
+            put.append(n)
+        elif verb == "batch":
+            items = [n + i / 10 for i in range(3)]
+            tried.extend(items)
+            q.enqueue_batch(items)
+            put.extend(items)
+        elif verb == "front":
+            tried.append(n)
+            q.enqueue_front(n)
+            put.append(n)
+        elif verb == "dequeue":
+            got.append(q.try_dequeue())
+        elif verb == "lease":
+            with q.lease(0) as delivery:
+                item = delivery.item
+            got.append(item)
+        elif verb == "peek":
+            q.peek(), list(q)
+        else:
+            q.sync()
+
+    while hits < 300:
+        n += 1
+        verb = rng.choice(["enqueue", "enqueue", "batch", "dequeue", "dequeue", "lease", "peek", "sync", "front"])
+        try:
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0004))
+            try:
+                one(verb)
+            except QueueEmpty:
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            hits += 1
+    dequeued = q.stats().dequeued
+    q.close()
+    with HybridQueue("q", path, lease_timeout=0.05) as q:
+        assert q.stats().balance == 0, q.stats()
+        left = q.dequeue_batch(10**6)
+    assert len(left) == len(set(left)) and len(got) == len(set(got)) and not set(got) & set(left), "twice"
+    out = set(got) | set(left)
+    assert out <= set(tried), out - set(tried)
+    lost = set(put) - out
+    assert len(lost) <= dequeued - len(got), (lost, dequeued, len(got))
+"""
+
+
+@pytest.mark.battery
+@pytest.mark.parametrize("durability", Durability, ids=lambda durability: durability.name)
+def test_a_storm_of_real_signals(durability: Durability, quick_path: Path) -> None:
+    """As a cross-check of the places that are counted: signals by a timer, at any moment, in a program that goes on."""
+    for n in range(5):
+        print("seed", SEED + n)
+        path = quick_path / str(n)
+        path.mkdir(mode=0o700)
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(STORM), str(SEED + n), durability.name, str(path)], capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
