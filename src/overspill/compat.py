@@ -9,7 +9,8 @@ import threading
 from types import GenericAlias, TracebackType
 from typing import Any, Self
 
-from ._core.hot import Claim, Parcel
+from ._core.lanes import Claim
+from ._core.parcel import Parcel
 from ._runtime.assemble import Assembled
 from ._runtime.putting import TooManyItems
 from .errors import QueueClosed, QueueEmpty, QueueFull

@@ -13,10 +13,13 @@ import pytest
 
 import overspill
 from overspill import RateLimit
-from overspill._core import frames, gate, hot, lane, limiter, record, segmap, turns, waiters
+from overspill._core import frames, gate, hot, lane, lanes, limiter, parcel, places, record, segmap, turns, waiters
 
 CORE = Path(overspill.__file__).parent / "_core"
-MODULES = {"frames": frames, "limiter": limiter, "record": record, "segmap": segmap, "lane": lane, "gate": gate, "waiters": waiters, "turns": turns, "hot": hot}
+MODULES = {
+    "frames": frames, "limiter": limiter, "record": record, "segmap": segmap, "lane": lane, "gate": gate, "waiters": waiters, "turns": turns,
+    "parcel": parcel, "lanes": lanes, "places": places, "hot": hot,
+}
 
 # What Cython gives every class and module of its own accord.
 CYTHONS_OWN = r""".*__(reduce|setstate)_cython__
@@ -35,11 +38,13 @@ INSTANCES: dict[str, Any] = {
     "SegmentMap": a_map,
     "Run": lambda: lane.Run(a_map(), 128),
     "Lane": lambda: lane.Lane(128),
-    "Parcel": lambda: hot.Parcel(b"x", True, 0, 0, b"x", 1, 128),
+    "Parcel": lambda: parcel.Parcel(b"x", True, 0, 0, b"x", 1, 128),
     "Frames": lambda: frames.Frames(b"a\nb", 3, False),
     "Passed": lambda: hot.Passed(frames.Frames(b"a\nb", 3, False), a_map()),
-    "Claim": lambda: hot.Claim.__new__(hot.Claim),
+    "Claim": lambda: lanes.Claim.__new__(lanes.Claim),
     "HotQueue": hot.HotQueue,
+    "Places": places.Places,
+    "Lanes": lanes.Lanes,
     "Head": lambda: hot.HotQueue()._head,
     "Gate": lambda: hot.HotQueue()._tail,
     "Soon": lambda: hot.HotQueue()._tail.soon(),

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cpython.ref cimport PyObject
-from .record cimport DELAYED_LINE, RecordHeader
+from .record cimport DEAD_LINE, DELAYED_LINE, FLAG_DEAD, FLAG_DELAYED, RecordHeader
 from .segmap cimport SegmentMap
 from libc.stdlib cimport free, malloc
 cimport cython
@@ -40,6 +40,14 @@ cdef enum Need:
 
 cdef inline int64_t entry_place(const Entry *e) noexcept nogil:
     return -<int64_t>e.sequence if e.flags & 1 else <int64_t>e.sequence
+
+cdef inline uint16_t line_of_entry(const Entry *e) noexcept nogil:
+    """The line in whose index its record stands."""
+    if e.flags & FLAG_DELAYED:
+        return DELAYED_LINE
+    if e.flags & FLAG_DEAD:  # no conditional expression: its type would be that of `priority`, which has no room for a line
+        return DEAD_LINE
+    return e.priority
 
 @cython.final
 cdef class Run:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from .._core.hot import DEAD_LETTERS_FULL, Claim, Parcel
+from .._core.lanes import DEAD_LETTERS_FULL, Claim
+from .._core.parcel import Parcel
 from .._store import layout
 from .._store.layout import Death, Origin
 from .._store.log import NoRoom

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from .._core.hot import Claim
+from .._core.lanes import Claim
 from ..errors import CorruptedData, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .taking import Taking

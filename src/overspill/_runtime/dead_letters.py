@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._core.hot import CLEARED, REMOVED
+from .._core.lanes import CLEARED, REMOVED
 from .._store import layout
 from .._store.layout import Death
 from .._store.log import NoRoom

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from .._core.hot import CLEARED, EXPIRED
+from .._core.lanes import CLEARED, EXPIRED
 from .._core.lane import Run
 from .._core.segmap import SegmentMap
 from .._store import compaction, layout

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from .._core.hot import DEQUEUED, Claim
+from .._core.lanes import DEQUEUED, Claim
 from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .apart import MAX_ATTEMPTS, REJECTED

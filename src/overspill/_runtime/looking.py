@@ -12,7 +12,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from .._core.hot import Claim
+from .._core.lanes import Claim
 from .._core.lane import lane_over
 from ..errors import QueueClosed, QueueEmpty
 from .parts import Parts, Reading

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from .._core.gate import Gate
-from .._core.hot import Claim, HotQueue
+from .._core.hot import HotQueue
+from .._core.lanes import Claim
 from .._core.segmap import SegmentMap
 from .._engine.leases import Leases
 from .._store.files import Disk

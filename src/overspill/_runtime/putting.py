@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from .._core.frames import Frames
-from .._core.hot import OVERWRITTEN, Claim, Parcel, Passed
+from .._core.hot import Passed
+from .._core.lanes import OVERWRITTEN, Claim
+from .._core.parcel import Parcel, render, render_header
 from .._core.record import record_length
 from .._core.segmap import SegmentMap
 from .._store import layout
@@ -518,10 +520,10 @@ class Putting(Parts):
             map.pass_over(at)
         try:
             if all(len(parcel.payload) <= _SMALL_PAYLOAD for parcel in parcels):
-                self._disk.pwrite(segment.fd(), self._render(map, map.tail, parcels, 0), map.tail)
+                self._disk.pwrite(segment.fd(), render(map, map.tail, parcels, 0), map.tail)
             else:
                 for left, (parcel, offset) in enumerate(zip(reversed(parcels), reversed(offsets), strict=True)):
-                    header = self._render_header(map, offset, parcel, left)
+                    header = render_header(map, offset, parcel, left)
                     padding = -len(parcel.payload) % 8
                     self._disk.pwrite(segment.fd(), parcel.payload, offset + len(header))
                     if padding:

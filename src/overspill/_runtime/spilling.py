@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from .._core.hot import Parcel
+from .._core.parcel import Parcel
 from .._store import layout
 from .._store.log import NoRoom
 from ..codecs import compress

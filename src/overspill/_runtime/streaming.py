@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from .._core.hot import Claim
+from .._core.lanes import Claim
 from .._store.files import Disk
 from .._store.layout import MESSAGE_MAX, OVERFLOW_SUFFIX
 from .._store.overflow import Overflow

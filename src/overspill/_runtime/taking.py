@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from .._core.hot import DEQUEUED, EXPIRED, Claim
+from .._core.lanes import DEQUEUED, EXPIRED, Claim
 from ..errors import CorruptedData, InvalidOption, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
 from .apart import Apart

@@ -1,0 +1,20 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
+from .lane cimport Entry, Lane
+from .lanes cimport Claim, Lanes
+from .segmap cimport SegmentMap
+
+cdef class Places(Lanes):
+    @cython.final
+    cdef object describe(self, Entry *e)
+    @cython.final
+    cdef Entry *find(self, Lane lane, uint64_t sequence) noexcept
+    @cython.final
+    cdef void forget(self, Lane lane, Entry *e)
+    @cython.final
+    cdef object seen(self, Claim claim, Entry *e)
+    @cython.final
+    cdef bint is_dense(self, Lane lane) noexcept
+    @cython.final
+    cdef bint is_in(self, Entry *e, SegmentMap map) except -1
