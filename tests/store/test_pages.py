@@ -251,9 +251,10 @@ def test_a_kernel_that_does_not_back_pages_when_asked(tmp_path: Path, what: str)
         pytest.skip("NO KERNEL WITHOUT MADV_POPULATE_WRITE WAS TRIED: there is no C compiler to make one with")
     shim = tmp_path / "shim.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-xc", "-", "-o", str(shim), "-ldl"], input=textwrap.dedent(SHIM), text=True, check=True)
+    preloaded = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)]))  # sanitizers come first
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(STORY), str(tmp_path), str(shim), what],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "LD_PRELOAD": str(shim)},
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "LD_PRELOAD": preloaded},
     )
     assert done.returncode == 0 and done.stdout.endswith("fine\n"), f"exit {done.returncode}\n{done.stdout}\n{done.stderr[-3000:]}"
     if what == "failing":
