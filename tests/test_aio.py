@@ -9,10 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
-import os
 import random
-import shutil
-import tempfile
 import threading
 import unittest
 from collections import Counter
@@ -20,24 +17,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import folders
 import pytest
 
 from overspill import AsyncHybridQueue, Durability, HybridQueue, QueueClosed, QueueEmpty, QueueFull, WhenFull
 from overspill._store.files import Disk
 
-
-@pytest.fixture
-def quick_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which a sync costs nothing, where there is one."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(prefix="overspill-", dir=memory))
-    yield path
-    shutil.rmtree(path)
-
-
+quick_path = folders.quick_path
 WAYS: dict[str, dict[str, Any]] = {
     "memory only": {"memory_size": 3, "when_full": WhenFull.BLOCK},
     "MEMORY": {"durability": Durability.MEMORY, "memory_size": 2},

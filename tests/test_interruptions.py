@@ -12,22 +12,24 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import folders
 import pytest
 from interrupting import count_places, handled, interrupt_at
 
 from overspill import CircularBuffer, Durability, HybridQueue, PriorityQueue, Queue, QueueEmpty, WhenFull
 from overspill._runtime.clock import ManualClock
 from overspill._runtime.standby import runner
+
+quick_path = folders.quick_path
 
 PATIENCE_S = 60
 SEED = random.randrange(1 << 32)
@@ -517,13 +519,6 @@ def judge(scene: Scene, again: bool) -> None:
     q.enqueue("one more")
     assert q.dequeue(0) == "one more"
     q.close()
-
-
-@pytest.fixture
-def quick_path() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="overspill-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    yield path
-    shutil.rmtree(path)
 
 
 def interrupted_story(tell: Story, options: dict[str, Any], path: Path, at: int) -> None:

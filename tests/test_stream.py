@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
 from faults import SHORT, faulty
 
@@ -68,14 +69,6 @@ def taken(stream: StreamQueue) -> list[bytes]:
             return items
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what another thread is about to do, without a guess at how long it takes."""
-    pause = threading.Event()
-    for _ in range(30_000):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never happened")
 
 
 def waiting(stream: StreamQueue) -> int:

@@ -7,13 +7,13 @@ import io
 import json
 import random
 import signal
-import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
 
 from overspill import HybridQueue, KiB, MiB, salvage
@@ -93,9 +93,8 @@ def test_interrupted_import_says_how_to_go_on(tmp_path: Path, started: Any) -> N
     importing = started("import", tmp_path / "q")
     importing.stdin.write(b'{"text": "good"}\n' * BATCH_ITEMS)
     importing.stdin.flush()
-    while not (tmp_path / "q").is_dir() or HybridQueue.inspect(tmp_path / "q").waiting < BATCH_ITEMS:
-        assert importing.poll() is None
-        time.sleep(0.01)
+    until(lambda: importing.poll() is not None or HybridQueue.inspect(tmp_path / "q").waiting >= BATCH_ITEMS, not_yet=FileNotFoundError)
+    assert importing.poll() is None
     importing.send_signal(signal.SIGINT)
     assert importing.wait(30) == 130 and importing.stderr.read().decode() == f"stopped\n{BATCH_ITEMS:,} items put into {tmp_path / 'q'}\n"
 
@@ -135,8 +134,7 @@ def test_import_that_was_killed_goes_on(run: Run, tmp_path: Path, started: Any) 
         q.enqueue_batch([b"%d" % n for n in range(8_000)])
     run("export", tmp_path / "q", "--output", tmp_path / "lines")
     importing = started("import", tmp_path / "copy", tmp_path / "lines")
-    while not (tmp_path / "copy").is_dir() or HybridQueue.inspect(tmp_path / "copy").waiting < 2000:
-        time.sleep(0.005)
+    until(lambda: HybridQueue.inspect(tmp_path / "copy").waiting >= 2000, not_yet=FileNotFoundError)
     importing.kill()
     importing.wait()
     before = HybridQueue.inspect(tmp_path / "copy").waiting
@@ -209,8 +207,7 @@ def test_drain_that_is_killed_again_and_again_moves_everything_once(run: Run, tm
     for _ in range(3):
         draining = started("drain", tmp_path / "q", tmp_path / "new", "--batch", 20)
         enough = rng.randrange(0, 1500) + (HybridQueue.inspect(tmp_path / "new").waiting if (tmp_path / "new").is_dir() else 0)
-        while draining.poll() is None and (not (tmp_path / "new").is_dir() or HybridQueue.inspect(tmp_path / "new").waiting < enough):
-            time.sleep(0.005)
+        until(lambda draining=draining, enough=enough: draining.poll() is not None or HybridQueue.inspect(tmp_path / "new").waiting >= enough, not_yet=FileNotFoundError)
         draining.kill()
         draining.wait()
     run("drain", tmp_path / "q", tmp_path / "new", "--batch", 20)

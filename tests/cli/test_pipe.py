@@ -12,11 +12,11 @@ import signal
 import subprocess
 import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
 
 from overspill import CorruptedData, Durability, HybridQueue, ItemTooLarge, KiB, MiB
@@ -37,19 +37,6 @@ def line(n: int, size: int = 100) -> bytes:
 def numbers(data: bytes) -> list[int]:
     """Of the complete lines."""
     return [int(each[:10]) for each in data.split(b"\n")[:-1]]
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for another process to have done something."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            if true():
-                return
-        except FileNotFoundError:
-            pass  # it has not come to make its folder
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def words(options: dict[str, Any]) -> list[str]:
@@ -135,7 +122,7 @@ def test_producer_is_read_while_the_consumer_does_not_read(tmp_path: Path, start
     carrying = started("pipe", tmp_path / "q", "--memory", "64KiB")
     carrying.stdin.write(b"".join(data))
     carrying.stdin.close()
-    until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 20_000)
+    until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 20_000, not_yet=FileNotFoundError)
     assert carrying.stdout.read() == b"".join(data) and carrying.wait(30) == 0
 
 
@@ -177,7 +164,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path, started: Any, ack: bool,
         carrying.stdin.flush()
         n += amount
         # All of it is in the log: what a kill takes now is what it has in hand on its way out.
-        until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > n)
+        until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > n, not_yet=FileNotFoundError)
         got = os.read(carrying.stdout.fileno(), rng.randrange(1, MiB))
         carrying.kill()
         got += carrying.stdout.read()
@@ -202,7 +189,7 @@ def test_interrupted_it_keeps_everything_and_the_line_that_was_begun(tmp_path: P
     if how == "memory":
         until(lambda: fcntl.ioctl(carrying.stdin.fileno(), termios.FIONREAD, b"1234") == bytes(4))  # it has read everything
     else:
-        until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 30_000)
+        until(lambda: HybridQueue.inspect(tmp_path / "q").next_sequence > 30_000, not_yet=FileNotFoundError)
     carrying.send_signal(number)  # it is writing into a pipe that nobody reads
     assert carrying.wait(30) == code
     found = [0, *numbers(carrying.stdout.read())]
@@ -231,11 +218,10 @@ def test_interrupted_when_the_disk_limit_is_reached_it_keeps_what_it_has_in_hand
 
     def is_stuck() -> bool:
         nonlocal before
-        time.sleep(0.3)
         stuck, before = before == written > MiB, written
         return stuck
 
-    until(is_stuck)
+    until(is_stuck, every_s=0.3)
     carrying.send_signal(signal.SIGINT)
     assert carrying.wait(30) == 130
     found = numbers(carrying.stdout.read())

@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
 
 from overspill import HybridQueue
@@ -185,9 +185,8 @@ def test_interrupted_put_says_how_much_is_in(tmp_path: Path, started: Any) -> No
     putting = started("put", tmp_path / "q")
     putting.stdin.write(b"whole\nbegun")
     putting.stdin.flush()
-    while not (tmp_path / "q").is_dir() or HybridQueue.inspect(tmp_path / "q").waiting < 1:
-        assert putting.poll() is None
-        time.sleep(0.01)
+    until(lambda: putting.poll() is not None or HybridQueue.inspect(tmp_path / "q").waiting >= 1, not_yet=FileNotFoundError)
+    assert putting.poll() is None
     putting.send_signal(signal.SIGINT)
     assert putting.wait(30) == 130 and putting.stderr.read() == f"stopped\n1 item put into {tmp_path / 'q'}\n".encode()
     with HybridQueue("q", tmp_path) as q:

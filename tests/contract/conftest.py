@@ -9,20 +9,20 @@ Time stands still unless a test moves it (`place.clock`), and there is no backgr
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import folders
 import pytest
 
 from awaited import Awaited
 from overspill import Durability, HybridQueue, OverflowStrategy, PriorityQueue, QueueEmpty
 from overspill._runtime.clock import ManualClock
+
+quick_path = folders.quick_path
 
 MEMORY, PROCESS, POWER = Durability.MEMORY, Durability.PROCESS, Durability.POWER
 
@@ -150,18 +150,6 @@ def tells_one_story(queue: HybridQueue) -> None:
     assert (queue.pressure > 1.0) == (queue.disk_size > 0)
 
 
-@pytest.fixture
-def quick_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which a sync costs nothing where there is one: what is judged here is what a queue does, not what a disk does."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(prefix="overspill-", dir=memory))
-    yield path
-    shutil.rmtree(path)
-
-
 @pytest.fixture(params=SETTINGS, ids=str)
 def place(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[Place]:
     """A place in every setting."""
@@ -207,11 +195,3 @@ def items_upto(n: int) -> list[str]:
     return [f"item {i} " + "x" * (i * 7 % 5) for i in range(n)]
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what another thread is about to do, without a guess at how long it takes."""
-    pause = threading.Event()
-    for _ in range(30_000):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never happened")

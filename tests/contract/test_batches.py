@@ -8,8 +8,9 @@ import threading
 from datetime import timedelta
 from typing import Any
 
+from patience import until
 import pytest
-from conftest import Place, drained, items_upto, until
+from conftest import Place, drained, items_upto
 
 from overspill import Durability, HybridQueue, InvalidOption, QueueClosed
 from overspill._runtime.clock import ManualClock

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
-from conftest import Place, drained, items_upto, until
+from conftest import Place, drained, items_upto
 
 from overspill import HybridQueue, QueueClosed
 

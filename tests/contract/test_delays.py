@@ -5,8 +5,9 @@ import random
 import threading
 from datetime import timedelta
 
+from patience import until
 import pytest
-from conftest import MEMORY, Place, Setting, drained, items_upto, until
+from conftest import MEMORY, Place, Setting, drained, items_upto
 
 from overspill import Durability, HybridQueue, InvalidOption, QueueEmpty, QueueFull, WhenFull
 

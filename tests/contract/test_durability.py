@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patience import until
 import pytest
-from conftest import MEMORY, POWER, PROCESS, Place, drained, items_upto, until
+from conftest import MEMORY, POWER, PROCESS, Place, drained, items_upto
 
 from overspill import Durability, HybridQueue, InvalidOption, Priority
 

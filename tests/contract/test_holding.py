@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import threading
 
+from patience import until
 import pytest
-from conftest import POWER, Place, Setting, until
+from conftest import POWER, Place, Setting
 
 from overspill import Durability, HybridQueue, InvalidOption, LeaseExpired, QueueEmpty
 

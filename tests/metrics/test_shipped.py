@@ -10,15 +10,15 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -217,16 +217,6 @@ class Mute:
         raise OSError(5, "Input/output error")
 
 
-def until(condition: Callable[[], object], why: Callable[[], object]) -> None:
-    """Wait for what another process is about to do, without a guess at how long it takes."""
-    pause = threading.Event()
-    for _ in range(600):
-        if condition():
-            return
-        pause.wait(0.1)
-    raise AssertionError(why())
-
-
 @contextmanager
 def damaged_folder(folder: Path) -> Iterator[Endpoint]:
     """An endpoint beside a folder whose queue nobody has open, and in which a record does not check."""
@@ -250,7 +240,7 @@ def test_every_alert_is_raised_by_queues_in_trouble_and_every_panel_of_the_board
         beside = open_.enter_context(damaged_folder(tmp_path / "beside"))
         server = Prometheus(tmp_path, [f"127.0.0.1:{endpoint.port}", f"127.0.0.1:{beside.port}"])
         open_.callback(server.stop)
-        until(server.is_ready, server.log.read_text)
+        until(server.is_ready, why=server.log.read_text, every_s=0.1)
 
         asked = {expression: re.sub(r"\$(queue|instance)", ".*", expression).replace("$__rate_interval", "5m") for expression in expressions_of_the_board()}
         asked |= {alert["expr"]: alert["expr"] for alert in ALERTS}
@@ -261,6 +251,6 @@ def test_every_alert_is_raised_by_queues_in_trouble_and_every_panel_of_the_board
                 del asked[expression]
             return not asked
 
-        until(all_found, lambda: f"no data: {sorted(asked)}")
+        until(all_found, why=lambda: f"no data: {sorted(asked)}", every_s=0.1)
         told = [rule for group in server.ask("/api/v1/rules")["groups"] for rule in group["rules"]]
         assert {rule["name"]: rule.get("lastError") for rule in told} == {alert["alert"]: None for alert in ALERTS}

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
+from patience import until
 import pytest
 
 from overspill import HybridQueue, KiB, MiB
@@ -23,14 +23,6 @@ def pages_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == NAME]
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what the thread is about to do, without a guess at how long it takes."""
-    pause = threading.Event()
-    for _ in range(30_000):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never happened")
 
 
 def ahead(q: HybridQueue) -> bool:
