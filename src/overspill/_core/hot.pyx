@@ -14,7 +14,6 @@ from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
 
 from .frames cimport Frames
 from .lane cimport BIG_PAYLOAD, Entry, Lane, Run, entry_place
-from .lanes cimport __builtin_ctzll
 from .limiter cimport Limiter
 from .places cimport Places
 from .record cimport KIND_RAW, KIND_STR, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, put_id, put_id_low, record_size, seal_header
@@ -622,33 +621,10 @@ cdef class HotQueue(Places):
     @cython.final
     cdef bint spill_one(self) except -1:
         """Fold the oldest item of the rings; False if that cannot be done here (none, or it is not in the log yet)."""
-        cdef int priority = self.oldest_lane()
+        cdef int priority = self.oldest_ring()
         if priority < 0:
             return False
         return self.fold_first(<Lane>self.lane_at[priority])
-
-    @cython.final
-    cdef int oldest_lane(self) except -2:
-        """The priority whose ring begins with the oldest item of all rings; -1 if all are empty."""
-        cdef int priority, best = -1
-        cdef uint64_t bits, least = 0
-        cdef Lane lane
-        cdef int w
-        for w in range(4):
-            bits = self.nonempty[w]
-            while bits:
-                priority = 64 * w + __builtin_ctzll(bits)
-                bits &= bits - 1
-                lane = <Lane>self.lane_at[priority]
-                while lane.ring_n and lane.first().gone:
-                    lane.pop()
-                if lane.ring_n and (best < 0 or lane.first().sequence < least):
-                    best, least = priority, lane.first().sequence
-        return best
-
-    def _oldest_resident_lane(self):
-        """Priority of the oldest item in any ring, -1 if there is none."""
-        return self.oldest_lane()
 
     @cython.final
     cdef bint fold_first(self, Lane lane) except -1:

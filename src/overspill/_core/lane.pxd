@@ -5,6 +5,15 @@ from .segmap cimport SegmentMap
 from libc.stdlib cimport free, malloc
 cimport cython
 
+# What the garbage collector asks of a type, for those that hold references Cython does not know of.
+cdef extern from "Python.h":
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
+    ctypedef int (*inquiry)(PyObject *) noexcept
+    ctypedef struct PyTypeObject:
+        traverseproc tp_traverse
+        inquiry tp_clear
+
 cdef enum:
     BLOCK_ENTRIES = 64
     BIG_PAYLOAD = 65536      # above it a payload is read straight into its own bytes

@@ -12,18 +12,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 
-from .lane cimport Run, entry_place, line_of_entry
+from .lane cimport PyTypeObject, Run, entry_place, inquiry, line_of_entry, traverseproc, visitproc
 from .record cimport FLAG_COPIED, FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT, LINES, KIND_RAW, put_id
 
 from .parcel import append_mapped
-
-cdef extern from "Python.h":
-    ctypedef int (*visitproc)(PyObject *, void *) noexcept
-    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
-    ctypedef int (*inquiry)(PyObject *) noexcept
-    ctypedef struct PyTypeObject:
-        traverseproc tp_traverse
-        inquiry tp_clear
 
 cdef enum:
     RISEN_MOST = 4096      # so many items that were delayed stand in their lines at once; the others that are due stay where they cost nothing

@@ -9,6 +9,12 @@ cdef class Places(Lanes):
     @cython.final
     cdef object describe(self, Entry *e)
     @cython.final
+    cdef int next_ring(self, int priority) except -2
+    @cython.final
+    cdef int oldest_ring(self) except -2
+    @cython.final
+    cdef Entry *find_anywhere(self, Lane lane, uint64_t sequence) noexcept
+    @cython.final
     cdef Entry *find(self, Lane lane, uint64_t sequence) noexcept
     @cython.final
     cdef void forget(self, Lane lane, Entry *e)

@@ -23,20 +23,39 @@ cdef class Places(Lanes):
 
     def _lowest_resident_lane(self):
         """The lowest priority whose ring holds an item, -1 if there is none."""
-        cdef int priority, w
+        return self.next_ring(0)
+
+    def _oldest_resident_lane(self):
+        """The priority whose ring begins with the oldest item of all rings, -1 if there is none."""
+        return self.oldest_ring()
+
+    @cython.final
+    cdef int next_ring(self, int priority) except -2:
+        """The first priority from this one upwards whose ring holds an item, -1 if there is none."""
         cdef uint64_t bits
         cdef Lane lane
-        for w in range(4):
-            bits = self.nonempty[w]
-            while bits:
-                priority = 64 * w + __builtin_ctzll(bits)
-                bits &= bits - 1
-                lane = <Lane>self.lane_at[priority]
-                while lane.ring_n and lane.first().gone:
-                    lane.pop()
-                if lane.ring_n:
-                    return priority
+        while priority < DELAYED_LINE:
+            bits = self.nonempty[priority >> 6] >> (priority & 63)
+            if bits == 0:
+                priority = (priority | 63) + 1
+                continue
+            priority += __builtin_ctzll(bits)
+            lane = <Lane>self.lane_at[priority]
+            while lane.ring_n and lane.first().gone:
+                lane.pop()
+            if lane.ring_n:
+                return priority
+            priority += 1
         return -1
+
+    @cython.final
+    cdef int oldest_ring(self) except -2:
+        cdef int best = self.next_ring(0), priority = best
+        while priority >= 0:
+            priority = self.next_ring(priority + 1)
+            if priority >= 0 and (<Lane>self.lane_at[priority]).first().sequence < (<Lane>self.lane_at[best]).first().sequence:
+                best = priority
+        return best
 
     def _unlogged_in_ring(self, uint8_t priority, Py_ssize_t most):
         """Up to `most` of the lane's first ring items that are not in the log, for staging: see `describe`."""
@@ -112,6 +131,17 @@ cdef class Places(Lanes):
             block = block.next
         return NULL
 
+    @cython.final
+    cdef Entry *find_anywhere(self, Lane lane, uint64_t sequence) noexcept:
+        """The ring's or the heap's entry with this sequence number, NULL if it is in neither."""
+        cdef Entry *e = self.find(lane, sequence)
+        cdef Py_ssize_t i
+        if e == NULL:
+            for i in range(lane.heap_n):
+                if lane.heap[i].sequence == sequence:
+                    return &lane.heap[i]
+        return e
+
     def _find(self, uint8_t priority, uint64_t sequence):
         """Describe a resident ring item by its sequence number; None if it is not resident (any more)."""
         cdef Entry *e = self.find(self.lane(priority), sequence)
@@ -127,12 +157,7 @@ cdef class Places(Lanes):
     def _staged(self, uint16_t line, uint64_t sequence, SegmentMap map not None, uint64_t offset, uint8_t codec):
         """A ring or heap item of a MEMORY queue has been written to the log at `offset`."""
         cdef Lane lane = self.lane(line)
-        cdef Entry *e = self.find(lane, sequence)
-        cdef Py_ssize_t i
-        if e == NULL:
-            for i in range(lane.heap_n):
-                if lane.heap[i].sequence == sequence:
-                    e = &lane.heap[i]
+        cdef Entry *e = self.find_anywhere(lane, sequence)
         if e == NULL or e.segment != NULL:
             raise AssertionError("I1: staged an item that is not waiting to be")
         e.codec = codec
@@ -282,12 +307,7 @@ cdef class Places(Lanes):
         """Take a ring or heap item out of the middle, as a Claim; None if it is not there. Its entry stays behind, to be skipped."""
         cdef Lane lane = self.lane(line)
         cdef Claim claim = Claim.__new__(Claim)
-        cdef Entry *e = self.find(lane, sequence)
-        cdef Py_ssize_t i
-        if e == NULL:
-            for i in range(lane.heap_n):
-                if lane.heap[i].sequence == sequence:
-                    e = &lane.heap[i]
+        cdef Entry *e = self.find_anywhere(lane, sequence)
         if e == NULL or e.gone:
             return None
         claim.e = e[0]
