@@ -677,3 +677,71 @@ def test_a_storm_of_real_signals(durability: Durability, quick_path: Path) -> No
         path.mkdir(mode=0o700)
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(STORM), str(SEED + n), durability.name, str(path)], capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+
+
+# --- smallest histories
+
+
+class Interrupting(HybridQueue):
+    """Interrupted once, where the core tells it something: `at` names what is told."""
+
+    at = ""
+
+    def _dirtied(self, map: Any) -> None:
+        self._perhaps("dirtied")
+        super()._dirtied(map)
+
+    def _emptied(self, map: Any) -> None:
+        self._perhaps("emptied")
+        super()._emptied(map)
+
+    def _perhaps(self, what: str) -> None:
+        if self.at == what:
+            self.at = ""
+            raise KeyboardInterrupt
+
+
+def test_an_item_whose_removal_was_interrupted_can_be_removed(quick_path: Path) -> None:
+    """It had gone back into line, and the place that it had left was found in its stead: it was counted out, and delivered all the same."""
+    with Interrupting("q", quick_path, _background=False) as q:
+        q.enqueue_batch([b"%d" % n for n in range(5)])
+        q.sync()
+        q.at = "dirtied"
+        with pytest.raises(KeyboardInterrupt):
+            q.remove_where(lambda item: item == b"2")
+        assert q.remove_where(lambda item: item == b"2") == 1 and len(q) == 4
+        assert q.dequeue_batch(10) == [b"0", b"1", b"3", b"4"] and len(q) == 0
+        assert q.stats().balance == 0
+
+
+def test_an_item_whose_expiry_was_interrupted_expires(quick_path: Path) -> None:
+    clock = ManualClock()
+    with Interrupting("q", quick_path, _background=False, _clock=clock) as q:
+        q.enqueue_batch([b"stays"] * 2)
+        q.enqueue(b"short", ttl=1)
+        q.sync()
+        clock.advance(2)
+        q.at = "dirtied"
+        with pytest.raises(KeyboardInterrupt):
+            q.cleanup()
+        q.cleanup()
+        assert q.stats().expired == 1 and q.dequeue_batch(10) == [b"stays"] * 2
+
+
+def test_the_last_item_of_a_segment_is_counted_and_let_go_when_its_dequeue_is_interrupted(quick_path: Path) -> None:
+    with Interrupting("q", quick_path, memory_size=1000, _background=False) as q:
+        items = [b"%03d" % n + bytes(9000) for n in range(200)]
+        q.enqueue_batch(items[:20])
+        for item in items[20:]:
+            q.enqueue(item)
+        references = list(map(sys.getrefcount, items))
+        q.at = "emptied"
+        interrupted = 0
+        for _ in range(len(items)):
+            try:
+                q.dequeue()
+            except KeyboardInterrupt:
+                interrupted += 1
+        assert interrupted == 1 and len(q) == 0
+        assert q.stats().dequeued == len(items) and q.stats().balance == 0
+        assert [now - before for before, now in zip(references, map(sys.getrefcount, items), strict=True)] == [-1] * len(items)

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from conftest import ON_DISK, Place, drained, items_upto
 
-from overspill import InvalidOption, LeaseExpired, QueueEmpty, QueueFull
+from overspill import CircularBuffer, HybridQueue, InvalidOption, LeaseExpired, QueueEmpty, QueueFull
 
 
 def test_the_last_attempt_that_fails_makes_a_dead_letter(place: Place) -> None:
@@ -299,3 +301,14 @@ def test_a_letter_that_is_put_back_after_its_segment_was_compacted_is_no_letter_
     assert [letter.item for letter in q.dead_letters] == [second]
     assert q.dead_letters.try_dequeue().item == second
     assert drained(q) == [bytes(3000), bytes(3000), first] and not len(q.dead_letters)
+
+
+@pytest.mark.parametrize("how", [CircularBuffer, lambda n: HybridQueue(memory_size=n, serializer="raw")])
+def test_a_dead_letter_in_memory_is_put_back_as_it_is(how: Callable[[int], Any]) -> None:
+    """A ring in memory keeps any object, of which there are no bytes to write."""
+    with how(10) as q:
+        q.enqueue(b"bytes" if isinstance(q, HybridQueue) else {"any": object})
+        q.lease().reject("why")
+        assert [letter.error for letter in q.dead_letters] == ["why"] and q.dead_letters.replay() == 1
+        assert len(q) == 1 and len(q.dead_letters) == 0 and q.stats().in_flight == 0
+        assert q.dequeue(0) in (b"bytes", {"any": object})

@@ -3,10 +3,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from pathlib import Path
+
 import pytest
 from conftest import Place, drained, items_upto
 
-from overspill import KiB, QueueEmpty
+from overspill import HybridQueue, KiB, QueueEmpty
+from overspill._runtime.clock import ManualClock
 
 
 def test_an_expired_item_at_the_head_is_skipped(place: Place) -> None:
@@ -164,3 +167,21 @@ def test_survivors_keep_their_order_whatever_expired_between_them(place: Place) 
     place.clock.advance(6)
     q.enqueue("after", priority=100)
     assert drained(q) == [5, 15, 25, 0, 10, 20, "after"]
+
+
+def test_a_segment_in_which_all_has_expired_leaves_unread_while_an_item_of_another_is_leased(quick_path: Path) -> None:
+    clock = ManualClock()
+    with HybridQueue("q", quick_path, ttl=60, memory_size=1, lease_timeout=10_000, _clock=clock, _background=False) as q:
+        for _ in range(1200):
+            q.enqueue(b"old" + bytes(3000))
+        while q._log.seal_next(q._next_sequence):
+            pass
+        sealed = [segment for segment in q._log.in_order() if segment.footer is not None]
+        assert sealed
+        q.enqueue(b"young", priority=200, ttl=10_000)
+        clock.advance(61)
+        with q.lease() as leased:
+            assert leased.item == b"young"
+            assert q._expire_segments() == sum(segment.footer.count for segment in sealed)
+        q.cleanup()
+        assert len(q) == 0 and q.stats().expired == 1200

@@ -3,7 +3,7 @@
 A frame is a line, whose newline is not part of its payload, or a length (four bytes, big-endian) and so many bytes. Finding all ends of a block costs a pass over it and four bytes for each, no
 object: whoever only passes the block on never needs the payloads by themselves.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy
 from cpython.bytes cimport PyBytes_FromStringAndSize

@@ -54,11 +54,6 @@ cdef class Gate:
         """The last thing that is done with the gate held."""
         return 0
 
-    @property
-    def is_mine(self):
-        """Whether this thread holds it."""
-        return self.lock._is_owned()
-
     def soon(self):
         """`with gate.soon() as entered:` — enter if that takes no more than a millisecond. For who holds up an event loop."""
         cdef Soon soon = Soon.__new__(Soon)

@@ -206,13 +206,6 @@ cdef class HotQueue(Places):
             n += 1
         return n
 
-    def _claim_hot(self):
-        """Take the first item as a Claim if that needs no lock; else None."""
-        cdef Entry e
-        if self._hot_out and self.take_hot(&e, False):
-            return self.claim_out(&e, e.priority)
-        return None
-
     # --- putting
 
     @cython.final
@@ -286,6 +279,10 @@ cdef class HotQueue(Places):
             self.over()
         return 1
 
+    def _grown(self, SegmentMap map not None):
+        """As `grown`, for what was appended by other means."""
+        self.grown(map)
+
     @cython.final
     cdef inline int grown(self, SegmentMap map) except -1:
         """Something was appended. If this is interrupted, the next who appends says it."""
@@ -325,13 +322,17 @@ cdef class HotQueue(Places):
     cdef int overwrite(self) except -1:
         """The oldest item gives way to the one that has just come. Its record is settled after the other is complete: whoever is killed in between has one too many, never one too few."""
         cdef Entry e
+        cdef bint emptied
         if not self.take_hot(&e, False):
             self._overwrite()
             return 0
-        if e.segment != NULL:
-            self.settle_taken(&e)
+        emptied = e.segment != NULL and self.settle_taken(&e)
         self._n_overwritten += 1
-        Py_XDECREF(e.item)
+        try:
+            if emptied:
+                self.empty(<SegmentMap>e.segment)
+        finally:
+            Py_XDECREF(e.item)
         return 0
 
     @cython.final
@@ -640,10 +641,8 @@ cdef class HotQueue(Places):
         item = e.item
         e.item = NULL
         if e.resident:
-            self._resident -= 1
-            self._resident_bytes -= e.nbytes
+            self.made_resident(lane, e, -1)
             self._n_spilled += 1
-            e.resident = 0
         lane.fold()
         Py_XDECREF(item)
         return True
@@ -658,36 +657,40 @@ cdef class HotQueue(Places):
     cdef inline PyObject *dequeue_hot(self) except? NULL:
         """The first item, taken and settled, as a reference that the caller owns. NULL: nothing has changed and the slow way must decide."""
         cdef Entry e
+        cdef bint emptied
         if not self._hot_out or self._commits or not self.take_hot(&e, True):
             return NULL  # POWER: until a sync covers it, it must be possible to take it back
-        if e.segment != NULL:
-            self.settle_taken(&e)
+        emptied = e.segment != NULL and self.settle_taken(&e)
         self._n_dequeued += 1
-        if self._n_makers or (self._resident <= self._low_items and self._resident_bytes <= self._low_bytes):
-            self.gone_with(e.item)
+        if emptied or self._n_makers or (self._resident <= self._low_items and self._resident_bytes <= self._low_bytes):
+            self.gone_with(&e, emptied)
         return e.item
 
     @cython.final
-    cdef int gone_with(self, PyObject *item) except -1:
-        """As `gone`, before the item is handed out: if that is interrupted, nobody has it."""
+    cdef int gone_with(self, Entry *e, bint emptied) except -1:
+        """An item has left and is counted: what follows from that, before it is handed out. If that is interrupted, nobody has it."""
         try:
+            if emptied:
+                self.empty(<SegmentMap>e.segment)
             self.gone()
         except BaseException:
-            Py_XDECREF(item)
+            Py_XDECREF(e.item)
             raise
         return 0
 
     @cython.final
     cdef Py_ssize_t take_many_hot(self, list out, Py_ssize_t most) except -1:
         cdef Entry e
+        cdef bint emptied
         cdef Py_ssize_t n = 0
         while n < most and self._hot_out and not self._commits and self.take_hot(&e, True):
-            if e.segment != NULL:
-                self.settle_taken(&e)
+            emptied = e.segment != NULL and self.settle_taken(&e)
             self._n_dequeued += 1
             n += 1
             PyList_Append(out, <object>e.item)
             Py_DECREF(<object>e.item)
+            if emptied:
+                self.empty(<SegmentMap>e.segment)
         self.gone()
         return n
 
@@ -742,20 +745,14 @@ cdef class HotQueue(Places):
         return 1
 
     @cython.final
-    cdef int settle_taken(self, Entry *e) except -1:
-        """Settle what `take_hot` gave of the log. On an error it is back in its line."""
+    cdef bint settle_taken(self, Entry *e) except -1:
+        """Settle what `take_hot` gave of the log; true if nothing is left in its segment, which is to be said once the item is counted. On an error it is back in its line."""
         cdef SegmentMap map = <SegmentMap>e.segment
         if map.head != NULL and map.dirty:
             map.mark(<uint64_t>e.offset8 * 8)
-            if map.live == 0 and map is not self._tail_map:
-                self.empty(map)
-            return 0
+            return self.is_emptied(map)
         try:
-            self.mark_entry(e)
+            return self.mark_entry(e)
         except BaseException:
             self.put_back_entry(e)
             raise
-        map = <SegmentMap>e.segment
-        if map.live == 0 and map is not self._tail_map:
-            self.empty(map)
-        return 0

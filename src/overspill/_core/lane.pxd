@@ -174,6 +174,5 @@ cdef class Lane:
     cdef bint heap_is_first(self) except -1
     cdef int64_t next_time(self)
     cdef Py_ssize_t drop_listed(self, SegmentMap map) noexcept
-    cdef bint is_empty(self) noexcept
     cdef void pop_heap(self) noexcept
     cdef void sink(self, const Entry *moved, Py_ssize_t i) noexcept

@@ -13,13 +13,13 @@ I2: a run covers the unsettled records of its priority between two offsets of on
 between is resident, leased or returned. (Of a line ordered by time: nothing but what the queue knows to have left it.)
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport PyObject, Py_INCREF, Py_XDECREF
 
 from .record cimport (
-    DELAYED_LINE, FLAG_FRONT, KIND_RAW, KIND_STR, LINES, RECORD_HEADER_SIZE, RecordHeader, c_crc32c, header_checks, line_of, payload_checks, place_in_line, record_size,
+    DELAYED_LINE, FLAG_FRONT, KIND_RAW, KIND_STR, LINES, RECORD_HEADER_SIZE, RecordHeader, header_checks, line_of, payload_checks, place_in_line, record_size,
 )
 from .segmap cimport SegmentMap
 
@@ -258,9 +258,6 @@ cdef class Lane:
             item = self.first().item
             self.pop()
             Py_XDECREF(item)
-
-    cdef bint is_empty(self) noexcept:
-        return self.heap_n == 0 and self.ring_n == 0 and len(self.runs) == 0
 
     cdef int reserve(self, Py_ssize_t n) except -1:
         """Have blocks for n more entries, so that none of the next n pushes can fail."""

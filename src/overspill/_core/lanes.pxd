@@ -103,6 +103,11 @@ cdef class Lanes:
             self._held += n
 
     @cython.final
+    cdef inline bint is_emptied(self, SegmentMap map) noexcept:
+        """Whether nothing is left in a segment that takes no more records."""
+        return map.live == 0 and map is not self._tail_map
+
+    @cython.final
     cdef inline void left(self, Lane lane) noexcept:
         """After an item left a lane: is there anything more in it?"""
         if lane.ring_n == 0 and lane.heap_n == 0 and len(lane.runs) == 0:
@@ -175,3 +180,7 @@ cdef class Lanes:
     cdef int put_back_entry(self, Entry *e) except -1
     @cython.final
     cdef int number(self, Parcel parcel) except -1
+    @cython.final
+    cdef int join(self, Parcel parcel, SegmentMap map, uint64_t offset, bint resident) except -1
+    @cython.final
+    cdef int spend(self, Claim claim) except -1

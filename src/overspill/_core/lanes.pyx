@@ -9,11 +9,11 @@ of the latter two; they change where an entry enters or leaves, nowhere else.
 cimport cython
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 
-from .lane cimport PyTypeObject, Run, entry_place, inquiry, line_of_entry, traverseproc, visitproc
-from .record cimport FLAG_COPIED, FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT, LINES, KIND_RAW, put_id
+from .lane cimport PyTypeObject, Run, entry_place, inquiry, traverseproc, visitproc
+from .record cimport FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT, LINES, KIND_RAW, put_id
 
 from .parcel import append_mapped
 
@@ -130,7 +130,7 @@ cdef class Head(Gate):
 
 cdef class Lanes:
     """The runtime's class derives from it, by way of `HotQueue`, and supplies what is called here and not defined here:
-    `_dirtied`, `_emptied`, `_room_made`, `_eased`, `_expire`, `_set_aside_stub`, `_refuse`, `_in_line`.
+    `_dirtied`, `_emptied`, `_room_made`, `_eased`, `_expire`, `_set_aside_stub`, `_refuse`.
 
     What is called may be interrupted by a signal, anywhere. So it is called before the step that cannot be taken back; where it must come after, it is such that it may be called twice.
     """
@@ -460,7 +460,7 @@ cdef class Lanes:
             else:
                 map.owner.attach()
         map.mark(<uint64_t>e.offset8 * 8)
-        return map.live == 0 and map is not self._tail_map
+        return self.is_emptied(map)
 
     @cython.final
     cdef int empty(self, SegmentMap map) except -1:
@@ -545,7 +545,7 @@ cdef class Lanes:
             self.follow(&claim.e)
             map = <SegmentMap>claim.e.segment
             map.let_go()
-            if map.live == 0 and map is not self._tail_map:
+            if self.is_emptied(map):
                 self.empty(map)
         self.gone()
         return True
@@ -621,6 +621,20 @@ cdef class Lanes:
     def _claims_out(self):
         """The claims that are out of line and not yet settled."""
         return [<object>PyWeakref_GetObject(reference) for reference in self._out.values() if <object>PyWeakref_GetObject(reference) is not None]
+
+    def _is_out_of(self, SegmentMap map not None):
+        """Whether an item that has its record in this segment is out of line; or may be, for one that was let fall is not seen until the head is left. Caller holds the head."""
+        cdef Claim claim
+        for reference in self._out.values():
+            held = <object>PyWeakref_GetObject(reference)
+            if held is None:
+                return True
+            claim = held
+            if claim.e.segment != NULL:
+                self.follow(&claim.e)
+                if claim.e.segment == <PyObject *>map:
+                    return True
+        return False
 
     def _return(self, Claim claim not None):
         """Give a claim back to its old place, in memory if there is room; the claim is spent. Caller holds the head."""
@@ -739,7 +753,7 @@ cdef class Lanes:
         cdef Parcel parcel
         offsets = self._append(map, parcels, offsets, total)
         for parcel, offset in zip(parcels, offsets):
-            self._join(parcel, map, offset, True)
+            self.join(parcel, map, offset, True)
         if self._n_takers:
             self._takers.wake_first()
 
@@ -747,17 +761,18 @@ cdef class Lanes:
         """Numbered parcels join their lines in one step, in memory only."""
         cdef Parcel parcel
         for parcel in parcels:
-            self._join(parcel, None, 0, True)
+            self.join(parcel, None, 0, True)
         if self._n_takers:
             self._takers.wake_first()
 
     def _join_again(self, Parcel parcel not None, SegmentMap map, uint64_t offset, Claim claim not None):
         """A claimed item joins a line under another number, in the same step in which the claim is spent; it has been counted long ago."""
-        self._join(parcel, map, offset, map is None)
+        self.join(parcel, map, offset, map is None)
         self._n_enqueued -= 1
-        self._spend(claim)
+        self.spend(claim)
 
-    def _join(self, Parcel parcel not None, SegmentMap map, uint64_t offset, bint resident):
+    @cython.final
+    cdef int join(self, Parcel parcel, SegmentMap map, uint64_t offset, bint resident) except -1:
         """Let a numbered parcel into its line: at the end, with FLAG_FRONT at the front, with FLAG_DELAYED where it waits for its time. `map` is None if it is not in the log."""
         cdef Lane lane = self.lane(parcel.line)
         cdef Entry e
@@ -780,17 +795,17 @@ cdef class Lanes:
         if lane.timed or parcel.flags & FLAG_FRONT:
             e.ordinal = <uint64_t>parcel.time_ns
             self.enter_heap(lane, &e)
-            return
+            return 0
         if map is not None:
             lane.ordinal += 1
             e.ordinal = lane.ordinal
         slot = lane.push()
         slot[0] = e
-        self._waiting += 1
+        self.counted(lane.line, 1)
         if e.resident:
-            self._resident += 1
-            self._resident_bytes += e.nbytes
+            self.made_resident(lane, slot, 1)
         self.nonempty[lane.line >> 6] |= <uint64_t>1 << (lane.line & 63)
+        return 0
 
     # --- the lines ordered by time. The caller holds the head
 
@@ -866,7 +881,8 @@ cdef class Lanes:
         self.settle_entry(&old.e)
         (<SegmentMap>old.e.segment).is_replaced(<uint64_t>old.e.offset8 * 8)
 
-    def _spend(self, Claim claim not None):
+    @cython.final
+    cdef int spend(self, Claim claim) except -1:
         """The claimed item is in line again under another number. Of the claim only the address of its record is left."""
         cdef PyObject *item = claim.e.item
         self.came_in(claim)
@@ -876,3 +892,4 @@ cdef class Lanes:
             (<SegmentMap>claim.e.segment).replace_at(<uint64_t>claim.e.offset8 * 8)
         claim.e.item = NULL
         Py_XDECREF(item)
+        return 0

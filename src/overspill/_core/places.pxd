@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from .lane cimport Entry, Lane
 from .lanes cimport Claim, Lanes
@@ -24,3 +24,5 @@ cdef class Places(Lanes):
     cdef bint is_dense(self, Lane lane) noexcept
     @cython.final
     cdef bint is_in(self, Entry *e, SegmentMap map) except -1
+    @cython.final
+    cdef int staged(self, uint16_t line, uint64_t sequence, SegmentMap map, uint64_t offset, uint8_t codec) except -1

@@ -10,7 +10,7 @@ from cpython.ref cimport PyObject, Py_XDECREF
 from .lane cimport BLOCK_ENTRIES, Block, Run, line_of_entry
 from .lanes cimport BY_REMOVAL, UNCOUNTED, __builtin_ctzll
 from .parcel cimport Parcel
-from .record cimport DEAD_LINE, DELAYED_LINE, FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT
+from .record cimport DELAYED_LINE, FLAG_DEAD, FLAG_DELAYED, FLAG_FRONT
 
 cdef extern from "Python.h":
     void Py_XINCREF(PyObject *o)
@@ -133,14 +133,15 @@ cdef class Places(Lanes):
 
     @cython.final
     cdef Entry *find_anywhere(self, Lane lane, uint64_t sequence) noexcept:
-        """The ring's or the heap's entry with this sequence number, NULL if it is in neither."""
+        """The ring's or the heap's entry with this sequence number, NULL if it is in neither. Not one that stayed behind when its item was pulled out: that may have come back."""
         cdef Entry *e = self.find(lane, sequence)
         cdef Py_ssize_t i
-        if e == NULL:
-            for i in range(lane.heap_n):
-                if lane.heap[i].sequence == sequence:
-                    return &lane.heap[i]
-        return e
+        if e != NULL and not e.gone:
+            return e
+        for i in range(lane.heap_n):
+            if lane.heap[i].sequence == sequence and not lane.heap[i].gone:
+                return &lane.heap[i]
+        return NULL
 
     def _find(self, uint8_t priority, uint64_t sequence):
         """Describe a resident ring item by its sequence number; None if it is not resident (any more)."""
@@ -154,7 +155,8 @@ cdef class Places(Lanes):
         cdef Entry *e = self.find(self.lane(priority), sequence)
         return e != NULL and e.segment != NULL
 
-    def _staged(self, uint16_t line, uint64_t sequence, SegmentMap map not None, uint64_t offset, uint8_t codec):
+    @cython.final
+    cdef int staged(self, uint16_t line, uint64_t sequence, SegmentMap map, uint64_t offset, uint8_t codec) except -1:
         """A ring or heap item of a MEMORY queue has been written to the log at `offset`."""
         cdef Lane lane = self.lane(line)
         cdef Entry *e = self.find_anywhere(lane, sequence)
@@ -166,13 +168,14 @@ cdef class Places(Lanes):
         if not e.flags & (FLAG_FRONT | FLAG_DELAYED | FLAG_DEAD):
             lane.ordinal += 1
             e.ordinal = lane.ordinal
+        return 0
 
     def _append_and_stage(self, uint16_t line, SegmentMap map not None, list parcels not None, list offsets, uint64_t total):
         """As `_append`, of items that wait in this line already: in the same step they are told where their records are."""
         cdef Parcel parcel
         offsets = self._append(map, parcels, offsets, total)
         for parcel, offset in zip(parcels, offsets):
-            self._staged(line, parcel.sequence, map, offset, parcel.codec)
+            self.staged(line, parcel.sequence, map, offset, parcel.codec)
 
     def _forget(self, uint8_t priority, uint64_t sequence):
         """Give up the payload of a logged ring item and keep its place: it becomes a stub. False if there is nothing to give up."""
@@ -308,7 +311,7 @@ cdef class Places(Lanes):
         cdef Lane lane = self.lane(line)
         cdef Claim claim = Claim.__new__(Claim)
         cdef Entry *e = self.find_anywhere(lane, sequence)
-        if e == NULL or e.gone:
+        if e == NULL:
             return None
         claim.e = e[0]
         if e.segment != NULL:

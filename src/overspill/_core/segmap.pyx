@@ -479,12 +479,6 @@ cdef class SegmentMap:
         self.count += records
         self.live += records
 
-    def store_large_header(self, bytes header not None):
-        """Publish the record at the tail, whose payload is already in the file."""
-        if PyBytes_GET_SIZE(header) != RECORD_HEADER_SIZE or self.body == NULL or self.tail + RECORD_HEADER_SIZE > self.pages.populated:
-            raise ValueError("not a record header, or nowhere to store it")
-        store_header(self.body + self.tail, <const RecordHeader *>PyBytes_AS_STRING(header))
-
     def walk(self, uint64_t start, uint64_t end):
         """Offsets (array 'Q') of the records of the mapped tail between two record boundaries. Does not hold the GIL while it reads."""
         cdef uint64_t at = start, n = 0, most

@@ -84,7 +84,3 @@ class Leases:
         while self._deadlines and self._deadlines[0][1] not in self._held:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
-
-    def claims(self) -> list[Any]:
-        """The claims that are out now."""
-        return [claim for claim, _ in self._held.values()]

@@ -18,16 +18,16 @@ from .._core.parcel import Parcel
 from .._store import layout
 from .._store.layout import Death, Origin
 from .._store.log import NoRoom
+from .parts import NEVER
 from .putting import Putting
 
-__all__ = ["MAX_ATTEMPTS", "REASONS", "REJECTED", "Apart"]
+__all__ = ["ATTEMPTS_MAX", "MAX_ATTEMPTS", "REASONS", "REJECTED", "Apart"]
 
 MAX_ATTEMPTS, REJECTED = 1, 2
 REASONS = {MAX_ATTEMPTS: "max_attempts", REJECTED: "rejected"}
 """Why an item is a dead letter, as it is written (format page, table 7)."""
 
-_NEVER = (1 << 63) - 1
-_ATTEMPTS_MAX = 255
+ATTEMPTS_MAX = 255
 _SAME_TIME_NS = 1_000_000
 
 
@@ -39,8 +39,6 @@ class Apart(Putting):
     _last_death_ns: int = 0
     _exhausted: list[tuple[Claim, str]]
     """Claims that have had their last attempt, and why it was one: to be given up by whoever next holds the tail."""
-    _due_planned: int = _NEVER
-    """The wall-clock time for which the pump has an appointment."""
 
     # --- attempts
 
@@ -50,11 +48,11 @@ class Apart(Putting):
         if map is None:
             return claim.attempts
         map.owner.attach()
-        return min(claim.attempts + map.attempts(offset), _ATTEMPTS_MAX)
+        return min(claim.attempts + map.attempts(offset), ATTEMPTS_MAX)
 
-    def _is_exhausted(self, claim: Claim) -> bool:
+    def _is_exhausted(self, attempts: int) -> bool:
         most = self._options.max_attempts
-        return most is not None and self._attempts_of(claim) >= most
+        return most is not None and attempts >= most
 
     # --- the delayed
 
@@ -76,9 +74,9 @@ class Apart(Putting):
         if self._is_due():
             with self._head:
                 self._promote_due()
-        self._due_planned = _NEVER
+        self._due_planned = NEVER
         wait_ns = self._next_due - self._now_ns()
-        if self._next_due < _NEVER and wait_ns > 0:  # what is due and not let in is let in by whoever makes room for it
+        if self._next_due < NEVER and wait_ns > 0:  # what is due and not let in is let in by whoever makes room for it
             self._due_planned = self._next_due
             due.append(now + wait_ns / 1e9)
 
@@ -139,13 +137,14 @@ class Apart(Putting):
         death = self._death_of(claim)
         expiry_ns = self._now_ns() + self._ttl_ns if self._ttl_ns else 0
         map, offset = self._locate(claim)
-        parcel = self._parcel_of(claim, 0, layout.pack_extension(origin=None if map is None else Origin(map.number, offset)))
+        is_written = map is not None or self._logs
+        parcel = self._parcel_of(claim, 0, layout.pack_extension(origin=None if map is None else Origin(map.number, offset)), is_written=is_written)
         parcel.attempts, parcel.expiry_ns = 0, expiry_ns
         parcel.sequence = 0  # a new place
         if map is not None:
             parcel.flags = layout.RECORD_FLAG_MOVED
         try:
-            segment, offsets = (None, [0]) if map is None and not self._logs else self._write([parcel], self._append)
+            segment, offsets = self._write([parcel], self._append) if is_written else (None, [0])
         except NoRoom:
             self._return_dead(claim, death)
             raise
@@ -153,8 +152,7 @@ class Apart(Putting):
         self._forget_death(claim)
         self._join_again(parcel, segment.map if segment else None, offsets[0], claim)
         if segment is not None:
-            if not segment.map.dirty:
-                self._dirtied(segment.map)
+            self._grown(segment.map)
             self._fold_stubs(claim.priority)
             if map is not None:
                 assert self._log is not None
@@ -187,16 +185,19 @@ class Apart(Putting):
             self._set_apart(claim, line, time_ns, True)
             return
         self._forget_death(claim)
-        if not segment.map.dirty:
-            self._dirtied(segment.map)
+        self._grown(segment.map)
         old = self._moved(claim, segment.map, offsets[0], parcel.flags, parcel.codec, attempts)
         self._set_apart(claim, line, time_ns, False)
         if old is not None:
             assert map is not None and self._log is not None
             self._log.moved(map.owner, segment, partial(self._settle_record, old))
 
-    def _parcel_of(self, claim: Claim, flags: int, extension: bytes) -> Parcel:
-        """A claimed item as it is written again, under its own number."""
+    def _parcel_of(self, claim: Claim, flags: int, extension: bytes, *, is_written: bool = True) -> Parcel:
+        """A claimed item as it is written again, under its own number; or, if it is not, as it stays in memory, where it may be any object."""
+        if not is_written:
+            parcel = Parcel(claim.stored, claim.direct, claim.kind, claim.codec, b"", claim.nbytes, claim.priority, claim.expiry_ns)
+            parcel.sequence, parcel.id, parcel.enqueued_ns, parcel.flags = claim.sequence, claim.id, claim.enqueued_ns, flags
+            return parcel
         stored, kind, codec = claim.stored, claim.kind, claim.codec
         if not claim.has_payload:
             map, offset = self._locate(claim)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from .._core.lanes import CLEARED, EXPIRED
 from .._core.lane import Run
+from .._core.lanes import CLEARED, EXPIRED
 from .._core.segmap import SegmentMap
 from .._store import compaction, layout
 from .._store.log import NoRoom
@@ -22,14 +22,13 @@ from ..errors import InvalidOption
 from .batching import Batching
 from .leasing import Leasing
 from .looking import Looking
+from .parts import NEVER, NO_LIMIT
 from .spilling import Spilling
 from .sync_times import SyncTimes
 from .waiting import Steps, blocking
 
 __all__ = ["Keeping"]
 
-_NO_LIMIT = (1 << 63) - 1
-_POKED = (1 << 63) - 1
 """What `poke_at` is once the core has asked for the next segment."""
 
 _SEAL_AFTER_S = 1.0
@@ -75,7 +74,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
 
     def _room_made(self) -> None:
         """Called by the core after an item left, if somebody waits for room (or, in `close`, for the last item to leave)."""
-        if self._log is None or self._log.emptied or self._most_items < _NO_LIMIT or self._state == "closing":
+        if self._log is None or self._log.emptied or self._most_items < NO_LIMIT or self._state == "closing":
             self._makers.wake()
 
     def _set_aside_stub(self, map: SegmentMap, offset: int) -> None:
@@ -149,7 +148,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
         """Have the next segment ready before this one is full."""
         assert self._log is not None
         active = self._log.active
-        if active is not None and self._state == "open" and self._poke_at == _POKED:
+        if active is not None and self._state == "open" and self._poke_at == NEVER:
             self._log.prepare_next()
 
     def _seal(self, now: float, due: list[float]) -> None:
@@ -257,17 +256,14 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             if self._sweep_due is not None:
                 due.append(self._sweep_due)
 
-    def _plan_sweep(self, ttl_s: float | None = None) -> None:
-        ttl_s = ttl_s or self._options.ttl or self._least_ttl
+    def _plan_sweep(self) -> None:
+        ttl_s = self._options.ttl
         if ttl_s is None or self._pump is None:
             return
-        self._least_ttl = ttl_s if self._least_ttl is None else min(ttl_s, self._least_ttl)
-        due = self._clock.monotonic() + max(1.0, self._least_ttl / 4)
+        due = self._clock.monotonic() + max(1.0, ttl_s / 4)
         if self._sweep_due is None or due < self._sweep_due:
             self._sweep_due = due
             self._pump.at(due, self)
-
-    _least_ttl: float | None = None
 
     # --- expiry
 
@@ -296,7 +292,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             if footer is None or footer.count == 0 or footer.without_expiry or footer.greatest_expiry_ns > now or segment.moving:
                 continue
             with self._head:
-                if self._uses(segment.map) or any(self._locate(claim)[0] is segment.map for claim in self._leases.claims()) or self._out:
+                if self._uses(segment.map) or self._is_out_of(segment.map):
                     continue
                 self._drop_runs(segment.map)
                 live, delayed = segment.map.live, segment.waiting_in(layout.DELAYED_LINE)
@@ -310,30 +306,24 @@ class Keeping(Spilling, Batching, Leasing, Looking):
 
     def _expire_cold(self) -> int:
         """Read every cold record and let the expired ones leave."""
-        def expired(claim: Any) -> bool:
-            return bool(claim.expiry_ns) and claim.expiry_ns <= self._now_ns()
-
-        return self._expire_cold_where(expired)
-
-    def _tell_expired(self, claim: Any) -> None:
-        if self._options.on_expired is not None:
-            item = self._item_of(claim)
-            self._tell_later(lambda: self._options.on_expired(item))  # type: ignore[misc]
-
-    def _expire_cold_where(self, condition: Callable[[Any], bool]) -> int:
         n = 0
         with self._head:
             reading = self._begin_reading()
             cursors = [([run.clone() for run in lane.runs], lane.merge) for lane in [*self._lanes(), *self._timed_lanes()]]
         for runs, merge in cursors:
             for claim in self._in_runs(runs, merge):
-                if condition(claim):
+                if claim.expiry_ns and claim.expiry_ns <= self._now_ns():
                     with self._head:
                         if self._remove_cold(claim, EXPIRED):
                             self._tell_expired(claim)
                             n += 1
         self._cursors.discard(reading)
         return n
+
+    def _tell_expired(self, claim: Any) -> None:
+        if self._options.on_expired is not None:
+            item = self._item_of(claim)
+            self._tell_later(lambda: self._options.on_expired(item))  # type: ignore[misc]
 
     # --- the verbs
 
@@ -513,7 +503,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
     def _clearing(self) -> Steps[int]:
         try:
             n = yield from self._errand(self._clear).steps()
-            if n and self._is_power():
+            if n and self._commits:
                 yield from self._covering()
             return n
         finally:
@@ -543,7 +533,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
                 continue
             with self._head:
                 n += self._remove(claim)
-        if n and self._is_power():
+        if n and self._commits:
             self._covered()
         self._tell()
         return n
