@@ -18,12 +18,13 @@ from typing import Any
 
 from .._core.lane import Run, lane_over
 from .._core.limiter import Limiter
+from .._core.turns import Turns
 from .._engine.leases import Leases
 from .._store import layout
 from .._store.files import Disk
 from .._store.folder import FolderLock, Quarantine
 from .._store.log import Log, NoRoom
-from .._store.recovery import RecoveryReport, Recovered, recover
+from .._store.recovery import Recovered, RecoveryReport, recover
 from ..codecs import codec_number
 from ..options import Durability, Options, OverflowStrategy, seconds
 from ..serializers import ANY_OBJECT, resolve
@@ -34,7 +35,6 @@ from .dead_letters import DeadLetters
 from .keeping import Keeping
 from .pump import the_pump
 from .sync_times import SyncTimes
-from .._core.turns import Turns
 from .waiting import Steps, blocking
 
 __all__ = ["Assembled"]
@@ -95,7 +95,7 @@ class Assembled(Keeping):
             self._pump = the_pump()
             self._pump.register(self)
         hot = self._log is None or not self._log.plain
-        self._commits = self._is_power()
+        self._commits = self._is_power(options.durability)
         self._head.allow(hot)
         self._plain_items = hot and (self._log is None or not self._compression) and options.overflow_strategy is not OverflowStrategy.LARGEST
         self._tail.allow(self._plain_items)

@@ -168,7 +168,7 @@ class DeadLetters:
         try:
             n: int = yield from queue._errand(lambda: self._act(ids, most, act)).steps()
             yield from queue._keeping_to_budget()
-            if n and queue._is_power():
+            if n and queue._commits:
                 yield from queue._covering()
             return n
         finally:

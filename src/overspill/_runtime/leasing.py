@@ -10,7 +10,7 @@ from datetime import timedelta
 from .._core.lanes import DEQUEUED, Claim
 from ..errors import CorruptedData, InvalidOption, LeaseExpired, QueueClosed, QueueEmpty, UnknownFormat
 from ..options import seconds
-from .apart import MAX_ATTEMPTS, REJECTED
+from .apart import ATTEMPTS_MAX, MAX_ATTEMPTS, REJECTED
 from .delivery import Delivery, Heartbeat
 from .taking import Taking
 from .waiting import Steps, blocking, within
@@ -81,12 +81,19 @@ class Leasing(Taking):
 
     def _deliver(self, claim: Claim) -> Delivery | None:
         """Enter the lease. None: the item has had all its attempts (the process ended in the last one), and is to be given up."""
-        if self._is_exhausted(claim):
-            self._exhausted.append((claim, "the process ended while the item was leased"))
-            return None
-        item = self._decoded(claim)
-        # The attempt is on record before the item is handed out: one that kills its consumer must not be tried for ever.
-        attempts = self._count_attempt(claim)
+        try:
+            attempts = self._attempts_of(claim)
+            if self._is_exhausted(attempts):
+                self._exhausted.append((claim, "the process ended while the item was leased"))
+                return None
+            item = self._item_of(claim)
+            # The attempt is on record before the item is handed out: one that kills its consumer must not be tried for ever.
+            attempts = min(attempts + 1, ATTEMPTS_MAX)
+            self._put_attempt_on_record(claim, attempts)
+        except BaseException:
+            if self._holds(claim):
+                self._return(claim)
+            raise
         self._n_leased += 1
         until = self._clock.monotonic() + self._options.lease_timeout
         token = self._leases.grant(claim, until)
@@ -103,7 +110,7 @@ class Leasing(Taking):
 
     def _delivering(self, deliveries: list[Delivery]) -> Steps[list[Delivery]]:
         """Hand them out: under POWER once a sync covers that they are on their way. Interrupted before, they go back."""
-        if deliveries and self._is_power():
+        if deliveries and self._commits:
             try:
                 yield from self._covering()
             except BaseException:
@@ -112,22 +119,15 @@ class Leasing(Taking):
                 raise
         return deliveries
 
-    def _count_attempt(self, claim: Claim) -> int:
-        """Put this attempt on record; returns which it is. A record says how many came before it was written, its segment how many since."""
+    def _put_attempt_on_record(self, claim: Claim, attempts: int) -> None:
+        """So many attempts, this one included. A record says how many came before it was written, its segment how many since."""
         map, offset = self._locate(claim)
         if map is None:
-            claim.attempts = min(claim.attempts + 1, 255)
-            return claim.attempts
-        try:
-            map.owner.attach()
-            since = min(map.attempts(offset) + 1, 255 - claim.attempts)
-            map.set_attempts(offset, since)
-        except BaseException:
-            self._return(claim)
-            raise
+            claim.attempts = attempts
+            return
+        map.set_attempts(offset, attempts - claim.attempts)
         if not map.dirty:
             self._dirtied(map)
-        return claim.attempts + since
 
     _n_leased: int = 0
     _n_redelivered: int = 0
@@ -154,7 +154,7 @@ class Leasing(Taking):
     def _acking(self, token: int) -> Steps[None]:
         yield from within(self._head, lambda: self._acked(token))
         yield from self._burying()
-        if self._is_power():
+        if self._commits:
             yield from self._covering()
         self._wake_if_closing()
         yield from self._keeping_to_budget()
@@ -173,14 +173,14 @@ class Leasing(Taking):
             yield from within(self._head, lambda: self._return(self._given_up(token, "nack")))
         else:
             yield from self._errand(lambda: self._nacked(token, wait_s, text)).steps()
-            if self._is_power():
+            if self._commits:
                 yield from self._covering()
         yield from self._after_nacking()
 
     def _nacked(self, token: int, wait_s: float, text: str) -> None:
         with self._tail, self._head:  # it may have to be written
             claim = self._given_up(token, "nack")
-            if self._is_exhausted(claim):
+            if self._is_exhausted(self._attempts_of(claim)):
                 self._bury(claim, MAX_ATTEMPTS, text)
             elif wait_s:
                 self._postpone(claim, wait_s)
@@ -191,7 +191,7 @@ class Leasing(Taking):
         self._refuse(taking=True)
         text = _text_of(error)
         yield from self._errand(lambda: self._rejected(token, text)).steps()
-        if self._is_power():
+        if self._commits:
             yield from self._covering()
         yield from self._after_nacking()
 
@@ -267,7 +267,7 @@ class Leasing(Taking):
         with self._head:
             for claim in self._leases.overdue(self._clock.monotonic()):
                 self._n_redelivered += 1
-                if self._is_exhausted(claim):
+                if self._is_exhausted(self._attempts_of(claim)):
                     self._exhausted.append((claim, "the lease ran out"))
                 else:
                     self._return(claim)

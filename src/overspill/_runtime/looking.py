@@ -12,8 +12,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from .._core.lanes import Claim
 from .._core.lane import lane_over
+from .._core.lanes import Claim
 from ..errors import QueueClosed, QueueEmpty
 from .parts import Parts, Reading
 

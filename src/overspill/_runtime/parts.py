@@ -14,6 +14,7 @@ from .._core.gate import Gate
 from .._core.hot import HotQueue
 from .._core.lanes import Claim
 from .._core.segmap import SegmentMap
+from .._core.turns import Turns
 from .._engine.leases import Leases
 from .._store.files import Disk
 from .._store.folder import FolderLock, Quarantine
@@ -24,12 +25,14 @@ from ..serializers import Codec
 from .clock import Clock
 from .commit import Follower, GroupCommit
 from .pump import Pump
-from .._core.turns import Turns
 from .waiting import Errand, Steps
 
-__all__ = ["Parts", "Restored"]
+__all__ = ["NEVER", "NO_LIMIT", "Parts", "Restored"]
 
 _T = TypeVar("_T")
+
+NO_LIMIT = NEVER = (1 << 63) - 1
+"""As the core says it: of a number, and of a time or a place that is never reached."""
 
 
 class Restored(NamedTuple):
@@ -77,7 +80,7 @@ class Parts(HotQueue):
     _to_tell: deque[Callable[[], object]]
     _pid: int
     """The process that opened it."""
-    _due_planned: int
+    _due_planned: int = NEVER
     """The wall-clock time (ns) for which the pump has an appointment."""
     _cursors: WeakSet[Reading]
     """Who reads, or will read, through copies of runs: compaction leaves the segments alone as long as there is one."""
@@ -185,5 +188,6 @@ class Parts(HotQueue):
     def _item_of(self, claim: Claim) -> Any:
         return self._unpack(claim.stored, claim.direct, claim.kind, claim.codec, claim.nbytes)
 
-    def _is_power(self, promise: Durability | None = None) -> bool:
-        return self._log is not None and (promise if promise is not None else self._options.durability) is Durability.POWER
+    def _is_power(self, promise: Durability) -> bool:
+        """Whether a call with this promise must be covered by a sync. What the queue itself promises is known as `_commits`."""
+        return self._log is not None and promise is Durability.POWER

@@ -24,7 +24,7 @@ from .._store.segment import Segment
 from ..codecs import compress
 from ..errors import InvalidOption, ItemTooLarge, NotSerializable, QueueFull, RateLimited
 from ..options import Durability, WhenFull, seconds
-from .parts import Parts, Restored
+from .parts import NEVER, NO_LIMIT, Parts, Restored
 from .waiting import Steps, blocking, within
 
 __all__ = ["Putting"]
@@ -35,14 +35,12 @@ _SMALL_PAYLOAD = 32768
 _BRIEF_BYTES = 1 << 20
 """More than this is not written while an event loop stands still."""
 
-_FRONT = 1
 
 _NORMAL = 128
 
 _T = TypeVar("_T")
 _Append: TypeAlias = Callable[[SegmentMap, list[Parcel], list[int] | None, int], _T]
 
-_NO_LIMIT = (1 << 63) - 1
 
 
 class TooManyItems(NoRoom):
@@ -91,7 +89,7 @@ class Putting(Parts):
     def _enqueueing_front(self, item: Any, priority: int, ttl: float | timedelta | None) -> Steps[None]:
         self._refuse(taking=False)
         parcel = self._pack(item, self._level(priority), self._expiry(ttl))
-        parcel.flags = _FRONT
+        parcel.flags = layout.RECORD_FLAG_FRONT
         yield from self._putting([parcel], self._options.durability, None)
 
     def _putting_as_it_is(self, items: Iterable[Any], level: int) -> Steps[bool]:
@@ -137,10 +135,7 @@ class Putting(Parts):
             except NoRoom:
                 return None
             passed = self._let_pass(map, frames)
-            if not map.dirty:
-                self._dirtied(map)
-            if map.tail >= self._poke_at:
-                self._poke()
+            self._grown(map)
         return passed
 
     def _write_image(self, segment: Segment, image: memoryview) -> None:
@@ -217,17 +212,17 @@ class Putting(Parts):
             self._refused["too_large"] += 1
             raise ItemTooLarge(size=nbytes, limit=self._options.max_item_size)
         direct = self._codec.keeps_object(item)
-        codec = 0
-        stored = payload
-        if self._compression and self._log is not None:
-            smaller = compress(self._compression, payload)
-            if smaller is not None:
-                codec, stored = self._compression, smaller
+        codec, stored = self._compressed(payload)
         extension = layout.pack_extension(due_ns=due_ns) if due_ns else b""
         parcel = Parcel(item if direct else payload, direct, kind, codec, extension + stored if extension else stored, nbytes, priority, expiry_ns)
         if due_ns:
             parcel.flags, parcel.extension, parcel.time_ns = layout.RECORD_FLAG_DELAYED, len(extension) // layout.PLACE_UNIT, due_ns
         return parcel
+
+    def _compressed(self, payload: bytes) -> tuple[int, bytes]:
+        """(codec, payload as stored): compressed where the queue does that and it pays."""
+        smaller = compress(self._compression, payload) if self._compression and self._log is not None else None
+        return (0, payload) if smaller is None else (self._compression, smaller)
 
     # --- admitting
 
@@ -376,7 +371,7 @@ class Putting(Parts):
 
     def _limit_items(self, most: int | None) -> None:
         """Let so many items be in line from now on; what is more than that stays. Whoever waits for a place looks again."""
-        self._most_items = _NO_LIMIT if most is None else most
+        self._most_items = NO_LIMIT if most is None else most
         self._makers.wake_all()
 
     def _placing(self, parcels: list[Parcel], promise: Durability) -> Steps[NoRoom | None]:
@@ -433,10 +428,7 @@ class Putting(Parts):
             if self._waiting > self._most_items:
                 self._overwrite()
         if segment is not None:
-            if not segment.map.dirty:
-                self._dirtied(segment.map)
-            if segment.map.tail >= self._poke_at:
-                self._poke()
+            self._grown(segment.map)
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             self._relieve()
         if self._next_due < self._due_planned:
@@ -559,7 +551,7 @@ class Putting(Parts):
 
     def _poke(self) -> None:
         """The tail has come so far that the next segment should be made ready."""
-        self._poke_at = (1 << 63) - 1
+        self._poke_at = NEVER
         self._soon()
 
     _dropped_unseen: int = 0

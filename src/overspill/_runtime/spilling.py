@@ -13,15 +13,14 @@ from typing import Any
 from .._core.parcel import Parcel
 from .._store import layout
 from .._store.log import NoRoom
-from ..codecs import compress
 from ..errors import InvalidOption
 from ..options import OverflowStrategy, check_thresholds
 from .apart import Apart
+from .parts import NO_LIMIT
 from .waiting import holds_up_a_loop
 
 __all__ = ["Spilling"]
 
-_NO_LIMIT = (1 << 63) - 1
 _THRESHOLDS = (0.7, 0.9)
 _HYSTERESIS = 0.05
 """How far usage must fall below a threshold before crossing it counts again."""
@@ -54,7 +53,7 @@ class Spilling(Apart):
         self._memory_items = items
         self._memory_bytes = nbytes
         self._budget_items = max(1, int(items * ratio))
-        self._budget_bytes = _NO_LIMIT if nbytes is None else max(1, int(nbytes * ratio))
+        self._budget_bytes = NO_LIMIT if nbytes is None else max(1, int(nbytes * ratio))
         self._watch()
 
     def _usage(self) -> float:
@@ -219,11 +218,7 @@ class Spilling(Apart):
                 kind, payload = self._codec.encode(item)
             else:
                 payload = item
-            codec, stored = 0, payload
-            if self._compression:
-                smaller = compress(self._compression, payload)
-                if smaller is not None:
-                    codec, stored = self._compression, smaller
+            codec, stored = self._compressed(payload)
             extension = b""
             if flags & layout.RECORD_FLAG_DELAYED:
                 extension = layout.pack_extension(due_ns=time_ns)
@@ -238,8 +233,7 @@ class Spilling(Apart):
         segment, _ = self._write(parcels, partial(self._append_and_stage, line))
         for parcel in parcels:
             self._deaths.pop(parcel.sequence, None)
-        if not segment.map.dirty:
-            self._dirtied(segment.map)
+        self._grown(segment.map)
 
     # --- the memory verbs
 
@@ -351,7 +345,7 @@ class Spilling(Apart):
         if down:
             level = max(down) - _HYSTERESIS
             self._low_items = int(level * self._memory_items)
-            self._low_bytes = _NO_LIMIT if self._memory_bytes is None else int(level * self._memory_bytes)
+            self._low_bytes = NO_LIMIT if self._memory_bytes is None else int(level * self._memory_bytes)
         else:
             self._low_items = self._low_bytes = -1
 

@@ -33,7 +33,7 @@ class Taking(Apart):
         self._refuse(taking=True)
         try:
             taken = yield from self._taking(self._until(timeout), self._settled, self._untaken)
-            if self._is_power():
+            if self._commits:
                 return (yield from self._handing_out([taken]))[0]
             if not self._confirm(taken[0]):
                 raise self._closed_error()
@@ -56,7 +56,7 @@ class Taking(Apart):
 
         Interrupted before, they go back to their places, and no power cut makes them go again once that is said.
         """
-        if self._is_power():
+        if self._commits:
             try:
                 yield from self._covering()
             except Exception:
@@ -95,7 +95,7 @@ class Taking(Apart):
                 max_items -= 1
             while max_items > 0:
                 # With something in hand there is no waiting any more, and what cannot be had now is for the next call. So is an error.
-                if claimed and not self._is_power():
+                if claimed and not self._commits:
                     taken.extend((yield from self._handing_out(claimed)))
                     claimed = []
                 max_items -= self._take_many_hot(taken, max_items)
@@ -212,18 +212,13 @@ class Taking(Apart):
         with self._head:
             for claim in claims:
                 self._settle(claim, DEQUEUED)
-        if claims and self._is_power():
+        if claims and self._commits:
             self._covered()
         self._tell()
         return len(claims)
 
     def _restored(self, claim: Claim) -> Restored:
-        map, offset = self._locate(claim)
-        attempts = claim.attempts
-        if map is not None:
-            map.owner.attach()
-            attempts = min(255, attempts + map.attempts(offset))
-        return Restored(self._item_of(claim), claim.id, claim.priority, claim.enqueued_ns, claim.expiry_ns, attempts)
+        return Restored(self._item_of(claim), claim.id, claim.priority, claim.enqueued_ns, claim.expiry_ns, self._attempts_of(claim))
 
     # --- afterwards
 
@@ -236,13 +231,6 @@ class Taking(Apart):
         """After something came back. Not under the head: spilling takes the tail, which comes first."""
         if self._resident > self._soft_items or self._resident_bytes > self._soft_bytes:
             yield from self._errand(self._relieve).steps()
-
-    def _cover_and_tell(self) -> None:
-        """What was done is as durable as the queue promises; then the callbacks."""
-        if self._is_power():
-            self._covered()
-        self._wake_if_closing()
-        self._tell()
 
     def _wake_if_closing(self) -> None:
         """The last lease may have ended, or the last item left: `close` and those who wait for an item want to know."""
