@@ -100,3 +100,19 @@ def test_a_cursor_goes_on_where_it_was_when_the_segment_is_sealed_under_it(tmp_p
         assert segment.footer is not None and segment._listing.length == 0
         got += [q.dequeue() for _ in range(15_000 - taken)]
         assert got == [item(i) for i in range(15_000)]
+
+
+def test_a_segment_that_waits_for_its_sync_is_read_from_its_file(tmp_path: Path) -> None:
+    """Sealing gives its mapping back before the sync; a record may be longer than what is read at once."""
+    with queue(tmp_path) as q:
+        fill(q, 0, 5000)
+        q.enqueue(bytes(700_000))
+        fill(q, 5000, 6000)
+        segment = q._log.active
+        while q._log.active is segment:
+            q.enqueue_batch([b"more" * 1000] * 100)
+        segment.map.close_tail()
+        assert [q.dequeue() for _ in range(5000)] == [item(i) for i in range(5000)]
+        assert q.dequeue() == bytes(700_000)
+        assert [q.dequeue() for _ in range(1000)] == [item(i) for i in range(5000, 6000)]
+        assert segment.footer is None

@@ -10,7 +10,12 @@ cdef extern from "crc32c.h" nogil:
     void copy_words "crc32c_copy_words"(void *to, const void *source, size_t n)
     void crc32c_publish8(void *where, uint64_t word)
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *p, int for_writing, int locality) nogil
+
 cdef enum:
+    PREFETCH = 2048      # so far ahead of a record that is looked at or written
+    LISTED_AT_ONCE = 4096
     RECORD_HEADER_SIZE = 72
     SLOT_SIZE = 64
     FLAG_FRONT = 1
@@ -107,3 +112,5 @@ cdef extern from *:
     uint64_t __builtin_bswap64(uint64_t) nogil
     int __builtin_popcount(unsigned int) nogil
     int __builtin_ctzll(unsigned long long) nogil
+
+cdef uint64_t list_records(const uint8_t *p, uint64_t at, uint64_t readable, uint64_t tail, uint32_t salt, list lanes) except 0

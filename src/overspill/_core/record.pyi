@@ -46,8 +46,8 @@ def scan(data: Buffer, salt: int, start: int, base: int, payloads: bool = True, 
 def build_index(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int], int, int, int, int, int, int, int]]:
     """For each line: (line, offsets in units of 8, first place, last place, payload bytes, greatest expiry, count without expiry, least sequence, greatest sequence)."""
 
-def split_lanes(data: Buffer, base: int, records: array[int]) -> list[tuple[int, array[int]]]:
-    """For each priority: (priority, offsets in units of 8), in log order."""
+def list_some(data: Buffer, base: int, tail: int, salt: int) -> tuple[list[tuple[int, array[int]]], int]:
+    """([(priority, offsets in units of 8)], where the last one listed ends)."""
 
 def moved_records(data: Buffer, base: int, records: array[int]) -> list[tuple[int, bytes, int, int]]:
     """Those that have moved: (offset, id, number of the segment where it was, offset there)."""

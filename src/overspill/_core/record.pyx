@@ -437,41 +437,48 @@ def record_lengths(const uint8_t[::1] data not None, uint64_t base, uint32_t sal
     return sizes
 
 
-def split_lanes(const uint8_t[::1] data not None, uint64_t base, records not None):
-    """The given records of an unsealed segment by priority, in log order, without those put in front: [(priority, offsets in units of 8)]."""
-    cdef const uint64_t[::1] offsets = records
-    cdef Py_ssize_t i, n = offsets.shape[0]
-    cdef RecordHeader h
-    cdef const uint8_t *p
+cdef uint64_t list_records(const uint8_t *p, uint64_t at, uint64_t readable, uint64_t tail, uint32_t salt, list lanes) except 0:
+    """List the next records of an unsealed segment from `at` on, in log order: (priority, offsets in units of 8) goes to `lanes`, without those put in front, delayed or dead.
+
+    `p` is where the file's first byte would be; there are bytes up to `readable`, and records up to `tail`. Returns where the last one ends: a header that does not check, or is cut off, is
+    not passed. So few are listed at once that the interpreter lock is kept: taking it back may take longer than all of this.
+    """
+    cdef uint32_t offsets8[LISTED_AT_ONCE]
+    cdef uint8_t priorities[LISTED_AT_ONCE]
     cdef uint32_t counts[256]
-    cdef unsigned int *at[256]
+    cdef unsigned int *to[256]
+    cdef const RecordHeader *h
     cdef array found
-    cdef int priority
-    if n == 0:
-        return []
-    for i in range(n):
-        if offsets[i] < base or offsets[i] + RECORD_HEADER_SIZE > base + <uint64_t>data.shape[0]:
-            raise ValueError("an offset lies outside the data")
-    p = &data[0] - base
+    cdef int i, n = 0, priority
     memset(counts, 0, sizeof(counts))
-    with nogil:
-        for i in range(n):
-            memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
-            if not h.flags & FLAG_FRONT and line_of(&h) < DELAYED_LINE:
-                counts[h.priority] += 1
-    lanes = []
+    while at < tail and at + RECORD_HEADER_SIZE <= readable and n < LISTED_AT_ONCE:
+        prefetch(p + at + PREFETCH, 0, 3)
+        prefetch(p + at + PREFETCH + 64, 0, 3)
+        h = <const RecordHeader *>(p + at)
+        if not header_checks(h, salt, at):
+            break
+        if not h.flags & FLAG_FRONT and line_of(h) < DELAYED_LINE:
+            offsets8[n], priorities[n] = <uint32_t>(at >> 3), h.priority
+            counts[h.priority] += 1
+            n += 1
+        at += record_size(h.length)
     for priority in range(256):
         if counts[priority]:
             found = clone(array("I"), counts[priority], zero=False)
             lanes.append((priority, found))
-            at[priority] = found.data.as_uints
-    with nogil:
-        for i in range(n):
-            memcpy(&h, p + offsets[i], RECORD_HEADER_SIZE)
-            if not h.flags & FLAG_FRONT and line_of(&h) < DELAYED_LINE:
-                at[h.priority][0] = <uint32_t>(offsets[i] >> 3)
-                at[h.priority] += 1
-    return lanes
+            to[priority] = found.data.as_uints
+    for i in range(n):
+        to[priorities[i]][0] = offsets8[i]
+        to[priorities[i]] += 1
+    return at
+
+
+def list_some(const uint8_t[::1] data not None, uint64_t base, uint64_t tail, uint32_t salt):
+    """As `SegmentMap.list_some`, of a stretch of the file that was read from offset `base` on."""
+    lanes = []
+    if data.shape[0] == 0:
+        return lanes, base
+    return lanes, list_records(&data[0] - base, base, base + <uint64_t>data.shape[0], tail, salt, lanes)
 
 
 def parse_header(const uint8_t[::1] data not None, uint64_t at, uint32_t salt, uint64_t offset):

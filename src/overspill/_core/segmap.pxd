@@ -1,16 +1,11 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from .record cimport RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, c_crc32c, crc32c_pair, crc32c_publish8, record_size, seal_header, store_header
+from .record cimport PREFETCH, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, c_crc32c, crc32c_pair, crc32c_publish8, prefetch, record_size, seal_header, store_header
 from cpython.pythread cimport PyThread_type_lock
 cimport cython
 
-cdef extern from *:
-    void prefetch "__builtin_prefetch"(const void *p, int for_writing, int locality) nogil
-
 cdef enum:
     MARKS_START = 512
-    PREFETCH = 2048          # so far ahead of a record that is written
-    LISTED_AT_ONCE = 4096
     REACH = 1048576          # what a caller has backed at most without giving up the interpreter lock
     FOOTER_ROOM = 144  # footer, and the padding before index and directory
 

@@ -21,7 +21,7 @@ from cpython.exc cimport PyErr_SetFromErrno
 from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
 
 from .record cimport (
-    DELAYED_LINE, FLAG_FRONT, LINES, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, line_of, record_size, header_checks,
+    LINES, RECORD_HEADER_SIZE, SLOT_SIZE, RecordHeader, __builtin_popcount, c_crc32c, crc32c_pair, crc32c_publish8, list_records, record_size, header_checks,
     seal_header, store_header,
 )
 
@@ -504,44 +504,15 @@ cdef class SegmentMap:
         return found
 
     def list_some(self, uint64_t start):
-        """The next records of the mapped tail from a record boundary on: ([(priority, offsets in units of 8)] as `record.split_lanes` has them, where the last one ends).
-
-        So few that the interpreter lock is kept: taking it back may take longer than all of this.
-        """
-        cdef uint64_t at = start
-        cdef uint32_t offsets8[LISTED_AT_ONCE]
-        cdef uint8_t priorities[LISTED_AT_ONCE]
-        cdef uint32_t counts[256]
-        cdef unsigned int *to[256]
-        cdef const uint8_t *p
-        cdef const RecordHeader *h
-        cdef array found
-        cdef int i, n = 0, priority
-        if self.body == NULL or start < self.records_start:
-            raise ValueError("not in the mapped tail")
-        memset(counts, 0, sizeof(counts))
-        while at < self.tail and n < LISTED_AT_ONCE:
-            p = self.body + at
-            prefetch(p + PREFETCH, 0, 3)
-            prefetch(p + PREFETCH + 64, 0, 3)
-            h = <const RecordHeader *>p
-            if not header_checks(h, self.salt, at):
-                raise AssertionError(f"I4: the record at {at} of the open segment does not check")
-            if not h.flags & FLAG_FRONT and line_of(h) < DELAYED_LINE:
-                offsets8[n], priorities[n] = <uint32_t>(at >> 3), h.priority
-                counts[h.priority] += 1
-                n += 1
-            at += record_size(h.length)
+        """The next records of the mapped tail from a record boundary on: ([(priority, offsets in units of 8)], where the last one ends); see `record.list_records`."""
+        cdef uint64_t end
         lanes = []
-        for priority in range(256):
-            if counts[priority]:
-                found = clone(array("I"), counts[priority], zero=False)
-                lanes.append((priority, found))
-                to[priority] = found.data.as_uints
-        for i in range(n):
-            to[priorities[i]][0] = offsets8[i]
-            to[priorities[i]] += 1
-        return lanes, at
+        if self.body == NULL or not self.records_start <= start <= self.tail:
+            raise ValueError("not in the mapped tail")
+        end = list_records(self.body, start, self.tail, self.tail, self.salt, lanes)
+        if end == start and end < self.tail:
+            raise AssertionError(f"I4: the record at {end} of the open segment does not check")
+        return lanes, end
 
     def index(self, records not None):
         """`record.build_index` over the mapped tail."""

@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable
 
-from .._core.record import scan, split_lanes
+from .._core.record import list_some
 from .._core.segmap import SegmentMap
 
 __all__ = ["Listing"]
@@ -62,26 +62,14 @@ class Listing:
             if self._map.mapped:
                 found, self._end = self._map.list_some(start)
             else:
-                data, records, self._end = self._scanned(start, tail)
-                found = split_lanes(data, start, records)
+                found, end = list_some(self._read(start, min(_STRETCH, tail - start)), start, tail, self._map.salt)
+                self._end = end if end > start else tail  # the rest does not check: whoever seals or recovers will say so
             for priority, more in found:
                 self._lists.setdefault(priority, array("I")).extend(more)
         except BaseException:
             self._lists, self._end = {}, self._begin  # interrupted half way: it is listed again, and comes out the same
             raise
         return True
-
-    def _scanned(self, start: int, tail: int) -> tuple[bytes, array[int], int]:
-        """What lies in the file from `start` on, the offsets of the records in it, and where the last one ends."""
-        length = _STRETCH
-        while True:
-            data = self._read(start, min(length, tail - start))
-            seen = scan(data, self._map.salt, start, start, False)
-            if seen.records:
-                return data, seen.records, seen.end
-            if start + length >= tail:
-                return data, seen.records, tail  # the rest does not check: whoever seals or recovers will say so
-            length *= 2
 
     def clear(self) -> None:
         """Let go of the lists: there is an index now, or nothing to list."""
