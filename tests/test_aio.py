@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from cancelling import cancelled_at, gate_held, nothing_held, settled_down
 import folders
 import pytest
 
@@ -35,38 +36,24 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=WAYS)
 def face(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[AsyncHybridQueue]:
-    options = WAYS[request.param]
-    queue = HybridQueue("q", None if request.param == "memory only" else quick_path, **options)
+    yield from opened(request.param, quick_path)
+
+
+@pytest.fixture(params=WAYS)
+def face_alone(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[AsyncHybridQueue]:
+    """Without the background thread, which may hold a gate as well: how often a verb waits is known."""
+    yield from opened(request.param, quick_path, _background=False)
+
+
+def opened(way: str, quick_path: Path, **more: Any) -> Iterator[AsyncHybridQueue]:
+    options = WAYS[way] | more
+    queue = HybridQueue("q", None if way == "memory only" else quick_path, **options)
     yield queue.aio
     assert queue.closed or queue.stats().balance == 0
     queue.close()
 
 
 # --- cancelling at every await
-
-
-async def cancelled_at(coroutine: Coroutine[Any, Any, Any], at: int) -> tuple[bool, Any]:
-    """Drive a coroutine by hand and cancel it at its `at`-th suspension: (True, its result) if it has no such suspension, (False, None) if it was cancelled there."""
-    suspensions = 0
-    cancelled = False
-    try:
-        future = coroutine.send(None)
-        while True:
-            if suspensions == at:
-                cancelled = True
-                future = coroutine.throw(asyncio.CancelledError())
-            else:
-                if future is not None:
-                    future._asyncio_future_blocking = False
-                    await asyncio.wait([future])
-                future = coroutine.send(None)
-            suspensions += 1
-    except StopIteration as end:
-        assert not cancelled, "a cancellation was swallowed"
-        return True, end.value
-    except asyncio.CancelledError:
-        assert cancelled
-        return False, None
 
 
 VERBS: dict[str, Callable[[AsyncHybridQueue], Coroutine[Any, Any, Any]]] = {
@@ -79,13 +66,15 @@ VERBS: dict[str, Callable[[AsyncHybridQueue], Coroutine[Any, Any, Any]]] = {
 
 @pytest.mark.parametrize("held", ["free", "head held by a thread"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_taker_cancelled_at_any_await_leaves_the_items_where_they_were(face: AsyncHybridQueue, verb: str, held: str) -> None:
+def test_a_taker_cancelled_at_any_await_leaves_the_items_where_they_were(face_alone: AsyncHybridQueue, verb: str, held: str) -> None:
     """Also where the gate is held by a thread, so that another thread does the taking: what it took is put back."""
+
+    face = face_alone
 
     async def story() -> None:
         await face.enqueue_batch(["a", "b"])
         for at in itertools.count():
-            with gate_held(face.queue._head, face.queue) if held != "free" else nothing_held():
+            with gate_held(face.queue._head) if held != "free" else nothing_held():
                 done, result = await cancelled_at(VERBS[verb](face), at)
             await settled_down(face)
             left = [item async for item in face.snapshot()]
@@ -94,6 +83,7 @@ def test_a_taker_cancelled_at_any_await_leaves_the_items_where_they_were(face: A
                 continue
             taken = result if isinstance(result, list) else [result]
             assert [getattr(one, "item", one) for one in taken] + left == ["a", "b"]
+            assert at == (held != "free") + (face.queue._options.durability is Durability.POWER), "it waits for the gate, and for its sync"
             for one in taken:
                 if hasattr(one, "ack"):
                     await one.ack()
@@ -103,54 +93,22 @@ def test_a_taker_cancelled_at_any_await_leaves_the_items_where_they_were(face: A
 
 
 @pytest.mark.parametrize("verb", ["enqueue", "enqueue_batch", "enqueue_front"])
-def test_a_putter_cancelled_at_any_await_has_put_once_or_not_at_all(face: AsyncHybridQueue, verb: str) -> None:
+def test_a_putter_cancelled_at_any_await_has_put_once_or_not_at_all(face_alone: AsyncHybridQueue, verb: str) -> None:
+    face = face_alone
+
     async def story() -> None:
         for at in itertools.count():
             call = {"enqueue": lambda: face.enqueue({"a": 1}), "enqueue_batch": lambda: face.enqueue_batch([{"a": 1}]), "enqueue_front": lambda: face.enqueue_front({"a": 1})}
-            with gate_held(face.queue._tail, face.queue):
+            with gate_held(face.queue._tail):
                 done, _ = await cancelled_at(call[verb](), at)
             await settled_down(face)
             there = await face.dequeue_batch(10)
             assert there == [{"a": 1}] if done else there in ([], [{"a": 1}])
             if done:
+                assert at == 1 + (face.queue._options.durability is Durability.POWER), "it waits for the gate, and for its sync"
                 return
 
     asyncio.run(story())
-
-
-class gate_held:
-    """Another thread holds a gate until the loop has had to do without it for a while."""
-
-    def __init__(self, gate: Any, queue: HybridQueue) -> None:
-        self._gate = gate
-        self._hold, self._free = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        with self._gate:
-            self._hold.set()
-            self._free.wait(0.02)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        self._hold.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self._free.set()
-        self._thread.join()
-
-
-class nothing_held:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-async def settled_down(face: AsyncHybridQueue) -> None:
-    """Until what a cancelled verb had another thread do has been done, and undone."""
-    await asyncio.get_running_loop().shutdown_default_executor()
-    asyncio.get_running_loop()._executor_shutdown_called = False  # type: ignore[attr-defined]
-    asyncio.get_running_loop()._default_executor = None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("seed", range(6))
