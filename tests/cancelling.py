@@ -6,6 +6,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from patience import until
+
 from overspill import AsyncHybridQueue
 from overspill._core.gate import Gate
 
@@ -47,8 +49,7 @@ class gate_held:
     def _run(self) -> None:
         with self._gate:
             self._hold.set()
-            while not self._gate._waiting and not self._free.wait(0.001):
-                pass
+            until(lambda: self._gate._waiting or self._free.is_set())
 
     def __enter__(self) -> None:
         self._thread.start()

@@ -19,6 +19,7 @@ from typing import Any
 
 from cancelling import cancelled_at, gate_held, nothing_held, settled_down
 import folders
+from patience import until
 import pytest
 
 from overspill import AsyncHybridQueue, Durability, HybridQueue, QueueClosed, QueueEmpty, QueueFull, WhenFull
@@ -367,8 +368,7 @@ def test_a_task_on_a_loop_that_was_closed_does_not_keep_the_wake_up(quick_path: 
     got: list[str] = []
     thread = threading.Thread(target=lambda: got.append(q.dequeue()))
     thread.start()
-    while len(q._takers) < 2:
-        threading.Event().wait(0.001)
+    until(lambda: len(q._takers) == 2)
     q.enqueue("a")
     thread.join(60)
     assert got == ["a"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from faults import Disk, stepping
+from patience import until
 
 from overspill import Durability, HybridQueue, KiB, QueueClosed
 
@@ -57,9 +58,7 @@ def beside(q: HybridQueue, call: Callable[[], object]) -> Callable[[], None]:
         done.set()
 
     threading.Thread(target=run, daemon=True).start()
-    for _ in range(1000 * PATIENCE_S):
-        if done.wait(0.001) or q._head._waiting or q._tail._waiting:
-            break
+    until(lambda: done.is_set() or q._head._waiting or q._tail._waiting)
 
     def join() -> None:
         assert done.wait(PATIENCE_S), "it waits for ever"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from faults import stepping
+from patience import until
 from overspill import Durability, HybridQueue, KiB, LeaseExpired, OverflowStrategy, QueueClosed, QueueEmpty, WhenFull
 
 PATIENCE_S = 20
@@ -393,8 +394,7 @@ def test_power_callers_share_their_syncs(tmp_path: Path) -> None:
         for producer in range(16):
             crew.hire(lambda producer=producer: q.enqueue(producer))
         crew.go()
-        while len(q) < 17:  # an item is in line before its sync
-            threading.Event().wait(0.001)
+        until(lambda: len(q) == 17)  # an item is in line before its sync
         all_are_there.set()
         crew.finish()
         assert len(syncs) == 2 and syncs[1] == 17, "one that was under way, and one for all who came meanwhile"

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from patience import until
 import pytest
 from conftest import Place, drained, items_upto
 
@@ -243,11 +244,9 @@ def test_block_waits_for_room_and_gives_up_after_its_timeout(tmp_path: Path, on_
 def test_a_timeout_makes_any_policy_wait_that_long_for_room(memory_place: Place) -> None:
     q = memory_place.open(memory_size=1, _clock=SystemClock())
     q.enqueue("full")
-    done = threading.Event()
 
     def make_room() -> None:
-        while not q._n_makers:
-            done.wait(0.001)
+        until(lambda: q._n_makers)
         q.dequeue()
 
     helper = threading.Thread(target=make_room, daemon=True)
