@@ -2,6 +2,7 @@
 
 The blocks of a page run from top to bottom in one folder of their own. A `python` block shares its names with those before it; a `console` block is given to a shell, line by line as it
 stands behind the prompt. What a block prints stands in a `text` block right behind it, or, in a console block, under the command. `…` stands for whatever differs from run to run.
+Every command of a pipeline ends well; a line that shows one that does not says so (`|| echo`).
 """
 
 from __future__ import annotations
@@ -74,12 +75,10 @@ def run_console(block: Block, where: str) -> None:
     for command, shown in commands_of(block.text):
         if _ONLY_NAMED.match(command) or "overspill demo" in command:
             continue
-        done = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
         assert "Traceback" not in done.stdout, f"{where}: $ {command}\n{done.stdout}"
-        if shown:
-            assert matches(done.stdout, shown), f"{where}: $ {command}\n{done.stdout}"
-        else:
-            assert done.returncode == 0, f"{where}: $ {command}\n{done.stdout}"
+        assert matches(done.stdout, shown or "…"), f"{where}: $ {command}\n{done.stdout}"
+        assert done.returncode == 0, f"{where}: $ {command} ended with {done.returncode}\n{done.stdout}"
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
