@@ -269,3 +269,34 @@ def test_a_segment_is_not_unmapped_under_whoever_reads_its_records(tmp_path: Pat
     """Listing a large segment takes milliseconds without the interpreter lock. In a child, because that was the death of it."""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(LISTED_WHILE_RETIRED), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("who", ["the one whose item it is", "the next one"])
+def test_a_taker_whose_item_goes_back_as_the_queue_closes_does_not_have_it_as_well(who: str, tmp_path: Path) -> None:
+    """Two takers wait for their sync; `close` puts their items back. A plain segment writes the word of marks, and one of the takers, whose sync has come, runs meanwhile."""
+    scheduler = Scheduler()
+    q = HybridQueue("q", tmp_path, durability=Durability.POWER, _plain=True, _background=False, _disk_class=scheduler.disk_class)
+    q.enqueue_batch(["a", "b", "c"])
+    takers = [q._dequeueing(None) for _ in range(2)]
+    for taker in takers:
+        follower, timeout = next(taker)
+        follower.wait(timeout)
+    got: list[str] = []
+
+    def goes_on() -> None:
+        try:
+            next(takers[who == "the next one"])
+        except StopIteration as end:
+            got.append(end.value)
+        except QueueClosed:
+            got.append("closed")
+
+    scheduler.at("pwrite", 1, goes_on)
+    q.close()
+    assert scheduler.acted == 1
+    assert got == (["b"] if who == "the next one" else ["closed"])
+    for taker in takers:
+        taker.close()
+    assert q.stats().balance == 0
+    with HybridQueue("q", tmp_path) as q:
+        assert list(q) == (["a", "c"] if who == "the next one" else ["a", "b", "c"])

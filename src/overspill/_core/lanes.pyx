@@ -686,7 +686,12 @@ cdef class Lanes:
             return None
         self.follow(&claim.e)
         claim.marked = False
-        (<SegmentMap>claim.e.segment).unmark(<uint64_t>claim.e.offset8 * 8)
+        claim.queue = None  # whoever waits for the sync with it in hand has it no more: a plain segment writes the word, and others run meanwhile
+        try:
+            (<SegmentMap>claim.e.segment).unmark(<uint64_t>claim.e.offset8 * 8)
+        except BaseException:
+            claim.queue = self
+            raise
         return <SegmentMap>claim.e.segment
 
     # --- into line

@@ -251,8 +251,7 @@ class Assembled(Keeping):
         for token in list(self._leases._held):
             self._leases.end(token)
         self._bury_all_exhausted()
-        for claim in self._claims_out():  # leased, or taken by somebody who waits for the sync
-            self._return(claim)
+        self._let_go(self._claims_out())  # leased, or taken by somebody who waits for the sync; he may have it while another goes back
         self._stage_all()
         self._tail_map = None
         log.close(self._next_sequence)
