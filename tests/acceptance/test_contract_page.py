@@ -778,10 +778,10 @@ def test_space_of_what_is_done_comes_back_by_itself_and_at_once_when_asked_for(o
         for _ in range(12):
             q.enqueue_batch([os.urandom(100_000)] * 10)
         assert len(q.dequeue_batch(120)) == 120
-    assert q.cleanup() + q.compact() >= 0
+    assert q.cleanup() + q.compact() > 0
     assert isinstance(q.cleanup(), int) and isinstance(q.compact(), int)
     left = sum(file.stat().st_blocks * 512 for file in (tmp_path / "q").iterdir())
-    assert left <= 8 * MiB, f"{left:,} bytes for an empty queue"
+    assert left <= 64 * KiB, f"{left:,} bytes for an empty queue"
 
 
 def test_clear_and_remove_where_are_counted_and_durable(opened: Callable[..., Any]) -> None:
@@ -907,11 +907,11 @@ def test_inspect_looks_and_changes_no_byte(opened: Callable[..., Any], tmp_path:
         return {file.name: file.read_bytes() for file in (tmp_path / "q").iterdir()}
 
     before = bytes_of()
-    assert "6" in str(HybridQueue.inspect(tmp_path / "q")), "beside the owner"
+    assert HybridQueue.inspect(tmp_path / "q").waiting == 6, "beside the owner"
     assert bytes_of() == before
     q.close()
     before = bytes_of()
-    assert "6" in str(HybridQueue.inspect(str(tmp_path / "q"))) and bytes_of() == before
+    assert HybridQueue.inspect(str(tmp_path / "q")).waiting == 6 and bytes_of() == before
     with pytest.raises((QueueError, OSError)):
         HybridQueue.inspect(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
