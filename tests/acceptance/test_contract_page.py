@@ -624,17 +624,17 @@ def test_what_lived_too_long_never_comes_out(opened: Callable[..., Any]) -> None
 
 def test_a_delayed_item_comes_in_time_and_not_before_also_after_reopening(opened: Callable[..., Any]) -> None:
     q = opened(memory_size=1)
-    ready_at = time.time() + 0.15
-    q.enqueue("delayed", delay=0.15)
+    q.enqueue("not before this test has ended", delay=10 * EVER)
     q.enqueue("now")
     assert q.dequeue(0) == "now"
+    ready_at = time.time() + 0.15
+    q.enqueue("delayed", delay=0.15)
     q.close()
     q = opened(memory_size=1)
-    if time.time() < ready_at:
-        with pytest.raises(QueueEmpty):
-            q.try_dequeue()
     assert q.dequeue(timeout=EVER) == "delayed"
     assert time.time() >= ready_at - 0.02
+    with pytest.raises(QueueEmpty):
+        q.try_dequeue()
 
 
 # --- leases and dead letters
@@ -1080,6 +1080,8 @@ def test_circular_buffer(tmp_path: Path) -> None:
     with CircularBuffer(5, ttl=0.02) as events:
         events.push("old")
         until(lambda: not list(events))
+        assert events.get_last(5) == events.get_recent(60) == [] and len(events) == 0
+    with CircularBuffer(5, ttl=EVER) as events:
         events.push("new")
         assert list(events) == events.get_last(5) == events.get_recent(60) == ["new"] and len(events) == 1
 
