@@ -75,7 +75,8 @@ def test_an_interrupted_batch_leaves_all_of_it_where_it_was(place: Place, kind: 
         assert list(queue) == (items[5:] if done else items)
         assert result == (items[:5] if done else None)
 
-    at_every_wait(queue, lambda: queue._dequeueing_batch([], 5, 0), judge, kind)
+    waits = at_every_wait(queue, lambda: queue._dequeueing_batch([], 5, 0), judge, kind)
+    assert waits == (place.setting.durability is POWER)
 
 
 @pytest.mark.parametrize("kind", INTERRUPTIONS)
@@ -89,7 +90,8 @@ def test_an_interrupted_lease_leaves_the_item_where_it_was(place: Place, kind: t
             assert result.item == "a"
             result.ack()
 
-    at_every_wait(queue, lambda: queue._leasing(0), judge, kind)
+    waits = at_every_wait(queue, lambda: queue._leasing(0), judge, kind)
+    assert waits == (place.setting.durability is POWER)
     assert drained(queue) == ["b"]
 
 
@@ -151,7 +153,8 @@ def test_an_interrupted_enqueue_has_put_its_item_in_once_or_not_at_all(place: Pl
         assert now == ["a"] if done else now in (["a"], [])
         seen.extend(now)
 
-    at_every_wait(queue, lambda: queue._enqueueing("a", 128, None, None, None, None), judge, kind)
+    waits = at_every_wait(queue, lambda: queue._enqueueing("a", 128, None, None, None, None), judge, kind)
+    assert waits == place.setting.logs + (place.setting.durability is POWER), "for the first segment, and for the sync"
     assert seen
 
 
