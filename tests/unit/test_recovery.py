@@ -28,6 +28,7 @@ from overspill._store.observation import (
 from overspill._store.recovery import CONTENTS, JOINS, TABLE, Content, Place, Recovered, Step, decide, recover
 from overspill._store.segment import Segment
 from overspill.errors import UnknownFormat
+from overspill.options import MiB
 
 QUEUE = b"overspill-oracle"
 NOW = 1_800_000_000_000_000_000
@@ -373,6 +374,20 @@ def test_torn_last_record_is_cut_and_the_one_before_survives(folder: Folder) -> 
     assert folder.on_disk == folder.taken == items(10, 11)
     assert (report.items, report.torn_records, report.torn_bytes, report.quarantined) == (2, 0, 80, 0)
     assert len(folder.quarantined) == 1  # kept before it was cut
+
+
+@pytest.mark.parametrize(("torn_bytes", "kept"), [(MiB - 8, MiB - 8), (MiB, MiB), (MiB + 8, MiB), (3 * MiB, MiB)])
+def test_of_what_is_torn_the_first_mebibyte_is_kept(folder: Folder, torn_bytes: int, kept: int) -> None:
+    records = [*some(1), {"payload": os.urandom(torn_bytes - 72)}]
+    data = segment(1, torn(records), sealed=False)
+    (offset,) = (record.offset for record in oracle.read_segment(segment(1, records[:-1], sealed=False)).records[-1:])
+    folder.put({1: data})
+    report = folder.recover().report
+    assert folder.on_disk == items(10, 11, 12)
+    assert (report.torn_bytes, report.torn_records) == (torn_bytes, 0)
+    (file,) = folder.quarantined
+    at = int(file.removesuffix(".bad").rpartition("-")[2])
+    assert at > offset and (folder.path / "quarantine" / file).read_bytes() == data[at : at + kept]
 
 
 def test_nothing_stays_behind_a_torn_record(folder: Folder) -> None:
