@@ -96,6 +96,19 @@ def test_row_25_memory_takes_n_items_and_the_file_the_rest_as_length_and_data(op
     assert taken(stream) == packets(6)
 
 
+def test_no_more_than_512_mib_are_in_memory_however_many_items_may_be(open_stream: Any) -> None:
+    """One message again and again: as often as it is in line its bytes are counted, and they are in memory once."""
+    stream = open_stream(memory_size=1000, _background=False)
+    packet = bytes(10 * MiB)
+    for _ in range(53):
+        stream.enqueue(packet)
+    stats = stream.stats()
+    assert (stats.memory_items, stats.depth) == (51, 53) and stream.has_disk_data()
+    for _ in range(53):
+        assert stream.dequeue() == packet
+        assert stream.stats().memory_items * len(packet) <= 512 * MiB
+
+
 def test_row_25_nothing_overtakes_what_is_on_disk(open_stream: Any) -> None:
     stream = open_stream(memory_size=2, _background=False)
     for packet in packets(5):
