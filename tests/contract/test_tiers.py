@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import Place, drained, items_upto
 
-from overspill import KiB, OverflowStrategy, Priority
+from overspill import KiB, MiB, OverflowStrategy, Priority
 
 
 def within_budget(place: Place, q: Any) -> bool:
@@ -87,6 +87,24 @@ def test_largest_spills_the_greatest_payloads(tiny_place: Place) -> None:
     assert (q.memory_size, q.disk_size) == (3, 3)
     assert q.stats().memory_bytes == 10 + 1 + 5
     assert [len(item) for item in drained(q)] == [10, 500, 1, 300, 5, 400]
+
+
+@pytest.mark.parametrize("memory_size", [2, 50])
+def test_a_line_of_many_stubs_gives_up_its_oldest_whenever_it_spills(tiny_place: Place, memory_size: int) -> None:
+    """The smallest items stand in front and stay in memory; behind each of them a line of stubs would grow without end."""
+    if not tiny_place.setting.logs:
+        pytest.skip("under MEMORY stubs stay")
+    q = tiny_place.open(memory_size=memory_size, overflow_strategy=OverflowStrategy.LARGEST, max_disk_size=8 * MiB)
+    most = 2 * memory_size + 1024
+    lengths = []
+    for n in range(most + 200):
+        before = q.memory_size
+        q.enqueue(b"%05d" % n if n < memory_size else b"%05d and more" % n)
+        assert q.memory_size <= memory_size
+        lengths.append(q._ring_length(Priority.NORMAL))
+        assert lengths[-1] <= most or q.memory_size > before, "it has spilled"
+    assert most <= max(lengths) <= most + memory_size
+    assert [int(item[:5]) for item in drained(q)] == list(range(most + 200))
 
 
 def test_by_priority_spills_the_lowest_first_and_the_oldest_of_it(tiny_place: Place) -> None:
