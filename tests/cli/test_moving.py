@@ -231,6 +231,30 @@ def test_batch_that_had_arrived_before_a_kill_is_not_put_again(tmp_path: Path) -
     assert sorted(facts(tmp_path / "new"))[:10] == sorted(everything)
 
 
+def test_smaller_batches_after_a_kill_repeat_nothing_of_the_larger_one(tmp_path: Path) -> None:
+    with HybridQueue("q", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(300)])
+    everything = facts(tmp_path / "q")
+    with open_queue(tmp_path / "q") as source, open_queue(tmp_path / "new", create=True) as target:
+        with pytest.raises(ZeroDivisionError):
+            source._hand_over(lambda batch: (target._restore(batch), 1 / 0), 200, 1 << 20)
+    with open_queue(tmp_path / "q") as source, open_queue(tmp_path / "new") as target:
+        assert drain(source, target, batch_items=50)[:2] == (100, 200)
+    assert facts(tmp_path / "new") == everything
+
+
+def test_what_is_drained_back_to_where_it_came_from_is_there_again(tmp_path: Path) -> None:
+    """The log that it left still has its ids (something else keeps the segment), as items that have gone."""
+    with HybridQueue("here", tmp_path) as q:
+        q.enqueue_batch([b"%d" % n for n in range(10)])
+        q.enqueue(b"later", delay=3600)
+    everything = facts(tmp_path / "here")
+    for source, target in (("here", "there"), ("there", "here")):
+        with open_queue(tmp_path / source) as q, open_queue(tmp_path / target, create=True) as into:
+            assert drain(q, into)[:2] == (10, 0)
+    assert facts(tmp_path / "here") == everything
+
+
 def test_command_that_fails_gets_its_batch_again(run: Run, tmp_path: Path) -> None:
     with HybridQueue("q", tmp_path) as q:
         q.enqueue_batch([b"%d" % n for n in range(10)])

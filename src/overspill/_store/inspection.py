@@ -531,9 +531,9 @@ def items(
             yield from _line(disk, line, sorted(lanes[line], key=lambda run: run[:2]), tell)
 
 
-def newest_ids(path: str | os.PathLike[str], most: int) -> list[bytes]:
-    """The ids of the last records of the log, settled ones too, the newest last; at most `most` of them."""
-    ids: list[bytes] = []
+def newest_ids(path: str | os.PathLike[str], most: int) -> list[tuple[bytes, bool]]:
+    """The ids of the last records of the log, the newest last, each with whether the item is still there (settled: False); at most `most` of them."""
+    ids: list[tuple[bytes, bool]] = []
     with Disk.open_folder(path, Access.LOOK) as disk:
         names = [(layout.parse_name(entry.name), entry.name) for entry in disk.listing()]
         found, _ = observe(disk, ((name, parsed.number or 0) for parsed, name in names if parsed.kind is Kind.SEGMENT), may_vanish=True)
@@ -545,12 +545,13 @@ def newest_ids(path: str | os.PathLike[str], most: int) -> list[bytes]:
     return ids
 
 
-def _ids_of(disk: Disk, each: Found, most: int) -> list[bytes]:
+def _ids_of(disk: Disk, each: Found, most: int) -> list[tuple[bytes, bool]]:
     with Reader(disk, each.name) as file:
+        done = _Done(each, file)
         offsets = sorted(8 * at for priority, _ in _lanes_of(each) for window in _index_of(each, file, priority) for at in window)[-most:]
         heads = ((file.read(offset, layout.RECORD_HEADER.size), offset) for offset in offsets)
-        fields = (parse_header(head, 0, each.whole.salt, offset) for head, offset in heads)
-        return [found["id"] for found in fields if found is not None]
+        fields = ((parse_header(head, 0, each.whole.salt, offset), offset) for head, offset in heads)
+        return [(found["id"], offset not in done) for found, offset in fields if found is not None]
 
 
 def _lanes_of(each: Found) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ import click
 from .. import salvage
 from ..hybrid import HybridQueue
 from ..errors import QueueError, counted
+from ..salvage.jsonlines import BATCH_ITEMS
 from .output import progress
 from .program import FOUND, Failure, command, json_option, print_json
 from .words import DISK_SIZE, FOLDER, NEW_FOLDER
@@ -111,7 +112,7 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("target", type=NEW_FOLDER, required=False)
 @click.option("--exec", "run", metavar="COMMAND", help="Run COMMAND for every batch, with the items on its stdin, a line each; a batch is done when it ends with 0.")
-@click.option("--batch", type=click.IntRange(1), default=1000, show_default=True, help="At most so many items at once.")
+@click.option("--batch", type=click.IntRange(1), default=BATCH_ITEMS, show_default=True, help="At most so many items at once.")
 @click.option("--max-disk", type=DISK_SIZE, default="10GiB", show_default=True, help="The folder TARGET never takes more.")
 @json_option
 def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_disk: int, as_json: bool) -> None:

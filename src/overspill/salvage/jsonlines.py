@@ -319,7 +319,7 @@ def _imported(q: HybridQueue, file: IO[bytes]) -> int:
     it was taken and its segment is gone, could be put a second time only in silence: that is refused.
     """
     assert q._disk is not None
-    known = set(inspection.newest_ids(q._disk.path, BATCH_ITEMS))
+    known = {id for id, _ in inspection.newest_ids(q._disk.path, BATCH_ITEMS)}
     start = file.tell()
     passed = 0
     for number, text in lines_of(file):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .._runtime.parts import Restored
 from .._store import inspection
@@ -20,6 +20,9 @@ from .jsonlines import BATCH_ITEMS
 from .stored import Item, value_of
 
 __all__ = ["CommandFailed", "Drained", "drain", "drain_to_command", "line_of", "shown"]
+
+BATCH_MOST: Final = 10_000
+"""A batch that `drain` moves has no more items, whatever it was told: so many of the target's last records are looked through for those of a drain that was killed."""
 
 OnStep = Callable[[int], object]
 
@@ -44,7 +47,9 @@ def drain(source: HybridQueue, target: HybridQueue, *, on_step: OnStep = lambda 
     Every batch is on stable storage in the target before it leaves the source. Raises what either queue raises, and what has not arrived is still in the source.
     """
     assert target._disk is not None
-    known = set(inspection.newest_ids(target._disk.path, batch_items))
+    # What has left the target is not in it: it may be back in the source because it was drained the other way.
+    known = {id for id, is_there in inspection.newest_ids(target._disk.path, BATCH_MOST) if is_there}
+    batch_items = min(batch_items, BATCH_MOST)
     there_already = 0
 
     def deliver(items: list[Restored]) -> None:
