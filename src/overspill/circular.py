@@ -7,15 +7,13 @@ from datetime import timedelta
 from typing import Any, overload
 
 from ._runtime.assemble import Assembled
-from .options import Options, WhenFull
+from .opening import open_with
+from .options import WhenFull
 from .options import seconds as in_seconds
 from .serializers import ANY_OBJECT
 from .stats import QueueStats
 
 __all__ = ["CircularBuffer"]
-
-_PRIVATE = ("_clock", "_disk_class", "_plain", "_background")
-
 
 class CircularBuffer(Assembled):
     """The newest `capacity` items, in the order in which they were pushed; a push into a full buffer overwrites the oldest, which is counted (`overwritten`).
@@ -34,11 +32,10 @@ class CircularBuffer(Assembled):
     def __init__(
         self, capacity: int, *, ttl: float | timedelta | None = None, disk_path: str | os.PathLike[str] | None = None, name: str | None = None, **options: Any,
     ) -> None:
-        private = {key[1:]: options.pop(key) for key in _PRIVATE if key in options}
         options = {"memory_size": capacity, **options}
         if disk_path is None:
             options = {"serializer": ANY_OBJECT, "memory_limit": None, **options}
-        self._open(Options.build(name=name, disk_path=disk_path, ttl=ttl, max_items=capacity, when_full=WhenFull.DROP_OLDEST, **options), **private)
+        open_with(self, name=name, disk_path=disk_path, ttl=ttl, max_items=capacity, when_full=WhenFull.DROP_OLDEST, **options)
 
     push = Assembled._push
 

@@ -14,7 +14,8 @@ from ._core.parcel import Parcel
 from ._runtime.assemble import Assembled
 from ._runtime.putting import TooManyItems
 from .errors import QueueClosed, QueueEmpty, QueueFull
-from .options import ITEMS_MAX, Durability, Options, WhenFull
+from .opening import open_with
+from .options import ITEMS_MAX, Durability, WhenFull
 from .serializers import ANY_OBJECT
 from .stats import QueueStats
 
@@ -22,8 +23,6 @@ __all__ = ["Empty", "Full", "Queue", "ShutDown"]
 
 Empty, Full, ShutDown = QueueEmpty, QueueFull, QueueClosed
 """The names that the standard library gives them, for `except queue.Empty` and the like; each is also the standard library's own (`ShutDown` where there is one, from 3.13 on)."""
-
-_PRIVATE = ("_clock", "_disk_class", "_plain", "_background")
 
 _LOCKED_AWAY = {
     "queue": "`q.queue` is CPython's deque; here: qsize(), get(), or stats()",
@@ -47,12 +46,11 @@ class Queue:
     """
 
     def __init__(self, maxsize: int = 0, *, name: str | None = None, disk_path: str | os.PathLike[str] | None = None, **options: Any) -> None:
-        private = {key[1:]: options.pop(key) for key in _PRIVATE if key in options}
         if disk_path is None:
             options = {"serializer": ANY_OBJECT, "memory_size": ITEMS_MAX, "memory_limit": None, **options}
         hooked = type(self)._put is not Queue._put or type(self)._get is not Queue._get
         self._line: Assembled = _Hooked(self) if hooked else Assembled()
-        self._line._open(Options.build(name=name, disk_path=disk_path, when_full=WhenFull.BLOCK, **options), **private)
+        open_with(self._line, name=name, disk_path=disk_path, when_full=WhenFull.BLOCK, **options)
         if isinstance(self._line, _Hooked):
             self._line.go_slow()
         self._finished = 0

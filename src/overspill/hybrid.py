@@ -2,33 +2,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from ._runtime.assemble import Assembled
 from ._store.inspection import Inspection, inspect
 from .config import load_config
-from .errors import InvalidOption
-from .options import Options
+from .opening import open_with
 
 if TYPE_CHECKING:
     from .aio import AsyncHybridQueue
 
 __all__ = ["HybridQueue"]
-
-_PRIVATE = ("_clock", "_disk_class", "_plain", "_background")
-
-
-def _registration(name: str | None) -> Callable[[Any], None]:
-    """What `metrics=True` calls with the open queue. Whether it can be measured at all is said before there is a folder."""
-    if name is None:
-        raise InvalidOption("name", None, "given with metrics=True", hint="it is the label that tells one queue from another")
-    try:
-        from .metrics import register
-    except ImportError as missing:
-        raise InvalidOption("metrics", True, "False where prometheus-client is not installed", hint='pip install "overspill[metrics]"') from missing
-    return register
-
 
 class HybridQueue(Assembled):
     """A hybrid memory/disk queue.
@@ -43,16 +28,7 @@ class HybridQueue(Assembled):
     """
 
     def __init__(self, name: str | None = None, disk_path: str | os.PathLike[str] | None = None, **options: Any) -> None:
-        private = {key[1:]: options.pop(key) for key in _PRIVATE if key in options}
-        checked = Options.build(name=name, disk_path=disk_path, **options)
-        register = _registration(checked.name) if checked.metrics else None
-        self._open(checked, **private)
-        if register is not None:
-            try:
-                register(self)
-            except BaseException:
-                self.close()
-                raise
+        open_with(self, name=name, disk_path=disk_path, **options)
 
     @classmethod
     def from_config(cls, source: Mapping[str, Any] | str | os.PathLike[str], *, name: str | None = None) -> Self:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
 
-from overspill import CorruptedData, HybridQueue, InvalidOption, ItemTooLarge, NotSerializable, QueueBroken, QueueClosed, QueueFull, RateLimit, RateLimited, StreamQueue
+from overspill import CircularBuffer, CorruptedData, HybridQueue, InvalidOption, ItemTooLarge, NotSerializable, Queue, QueueBroken, QueueClosed, QueueFull, RateLimit, RateLimited, StreamQueue
 from overspill._store.files import Disk
 from overspill.metrics import register, unregister
 
@@ -26,6 +26,20 @@ def test_metrics_true_shows_the_queue_in_the_default_registry_until_it_is_closed
         q.enqueue("x")
         assert REGISTRY.get_sample_value("overspill_items_enqueued_total", {"queue": "shown"}) == 1
     assert REGISTRY.get_sample_value("overspill_items_enqueued_total", {"queue": "shown"}) is None
+
+
+@pytest.mark.parametrize("face", [CircularBuffer, Queue])
+@pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "on disk"])
+def test_a_ring_and_a_drop_in_are_shown_by_the_same_option(face: Any, on_disk: bool, tmp_path: Path) -> None:
+    with face(3, name="shown", disk_path=tmp_path if on_disk else None, metrics=True) as q:
+        (q.push if face is CircularBuffer else q.put)(b"x")
+        assert REGISTRY.get_sample_value("overspill_items_enqueued_total", {"queue": "shown"}) == 1
+        with pytest.raises(InvalidOption, match="measured already"):
+            face(3, name="shown", disk_path=tmp_path / "another" if on_disk else None, metrics=True)
+    face(3, name="shown", disk_path=tmp_path / "another" if on_disk else None).close()  # what could not be shown let go of its folder
+    assert REGISTRY.get_sample_value("overspill_items_enqueued_total", {"queue": "shown"}) is None
+    with pytest.raises(InvalidOption, match="label"):
+        face(3, metrics=True)
 
 
 def test_several_queues_share_a_registry_and_are_told_apart(registry: CollectorRegistry, tmp_path: Path) -> None:
