@@ -69,6 +69,11 @@ class AsyncHybridQueue:
         """The same queue, for threads."""
         return self._queue
 
+    @property
+    def _accounts(self) -> Any:
+        """What shows it among other queues (see `metrics/watched.py`)."""
+        return self._queue
+
     # --- putting
 
     async def enqueue(

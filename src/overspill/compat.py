@@ -173,6 +173,11 @@ class Queue:
         """The accounts of the queue beneath."""
         return self._line.stats()
 
+    @property
+    def _accounts(self) -> Assembled:
+        """What shows it among other queues (see `metrics/watched.py`)."""
+        return self._line
+
     def __repr__(self) -> str:
         limit = f" of {self._maxsize:,}" if self._maxsize > 0 else ""
         return f"<Queue {self._line.name or 'in memory'}: {self.qsize():,}{limit}{', shut down' if self.is_shutdown else ''}>"

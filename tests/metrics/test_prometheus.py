@@ -2,18 +2,20 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
 
 from overspill import CircularBuffer, CorruptedData, HybridQueue, InvalidOption, ItemTooLarge, NotSerializable, Queue, QueueBroken, QueueClosed, QueueFull, RateLimit, RateLimited, StreamQueue
 from overspill._store.files import Disk
-from overspill.metrics import register, unregister
+from overspill.metrics import register, serve, unregister
 
 
 @pytest.fixture
@@ -40,6 +42,20 @@ def test_a_ring_and_a_drop_in_are_shown_by_the_same_option(face: Any, on_disk: b
     assert REGISTRY.get_sample_value("overspill_items_enqueued_total", {"queue": "shown"}) is None
     with pytest.raises(InvalidOption, match="label"):
         face(3, metrics=True)
+
+
+def test_a_face_is_shown_as_the_queue_beneath_it(registry: CollectorRegistry) -> None:
+    with HybridQueue("awaited") as q, Queue(name="drop-in") as drop_in:
+        q.enqueue(b"x")
+        drop_in.put(b"x")
+        for face in (q.aio, drop_in):
+            register(face, registry)
+        assert [registry.get_sample_value("overspill_items_waiting", {"queue": name}) for name in ("awaited", "drop-in")] == [1, 1]
+        with serve([q.aio, drop_in], port=0) as endpoint:
+            assert [queue["queue"] for queue in json.load(urlopen(f"{endpoint.url}/healthz"))["queues"]] == ["awaited", "drop-in"]
+        for face in (q.aio, drop_in):
+            unregister(face, registry)
+        assert registry.get_sample_value("overspill_items_waiting", {"queue": "awaited"}) is None
 
 
 def test_several_queues_share_a_registry_and_are_told_apart(registry: CollectorRegistry, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Accounted(Protocol):
 
 
 class Fronted(Protocol):
-    """A queue whose own `stats()` are a short list, before the accounts that all queues have: a stream."""
+    """A face that is shown by the accounts of the queue beneath: a stream, whose own `stats()` are a short list, a drop-in, an awaiting face."""
 
     @property
     def _accounts(self) -> Accounted: ...
