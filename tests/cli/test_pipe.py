@@ -322,6 +322,34 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def test_run_that_was_interrupted_says_so_although_its_source_had_ended(tmp_path: Path) -> None:
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out)
+    thread, reports = in_a_thread(carrying)
+    write_all(into, b"".join(line(n) for n in range(5_000)))  # more than the sink holds, and nobody reads
+    os.close(into)
+    until(lambda: carrying._ended)
+    carrying.interrupt()
+    thread.join(30)
+    assert reports[0].interrupted and reports[0].kept > 0
+    for fd in (source, sink, out):
+        os.close(fd)
+
+
+def test_run_that_stopped_with_its_consumer_was_not_interrupted(tmp_path: Path) -> None:
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    os.close(sink)
+    os.write(into, line(0))
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out, stop_with_consumer=True)
+    report = carrying.run()
+    carrying.interrupt()  # a signal that comes too late
+    assert report.consumer_gone and report.kept == 1 and not report.interrupted
+    for fd in (into, source, out):
+        os.close(fd)
+
+
 def test_pipe_is_there_for_programs(tmp_path: Path) -> None:
     into, source = os.pipe()[::-1]
     sink, out = os.pipe()

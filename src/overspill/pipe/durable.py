@@ -130,7 +130,7 @@ class DurablePipe:
         self._arrived = threading.Event()
         self._ended = False
         self._failed: BaseException | None = None
-        self._stopping = self._writing = self._gone = False
+        self._stopping = self._interrupted = self._writing = self._gone = False
         self._woken, self._wake = os.pipe()
         self._patient = _reopened(sink)
         """The sink, opened anew so that a write into a full pipe returns: whoever waits for room must hear `interrupt`, and know how much was written. Or None, if it is no pipe."""
@@ -165,7 +165,7 @@ class DurablePipe:
                         os.close(fd)
         if self._failed is not None:
             raise self._failed
-        return Report(self.frames_in, self.bytes_in, self.frames_out, self.bytes_out, kept, self._gone, self._stopping and not self._ended_by_itself, self._unfinished)
+        return Report(self.frames_in, self.bytes_in, self.frames_out, self.bytes_out, kept, self._gone, self._interrupted, self._unfinished)
 
     @property
     def waiting(self) -> int:
@@ -173,22 +173,21 @@ class DurablePipe:
         return len(self.queue) + self.queue._passing
 
     def interrupt(self) -> None:
-        """End the run; to be called from a signal handler in the thread of `run`."""
-        self._stop()
+        """End the run; to be called from a signal handler in the thread of `run`. One that has ended by itself is not interrupted any more."""
+        if not self._stopping:
+            self._interrupted = True
+            self._stop()
         if self._writing:
             raise Interrupted  # out of a write that may never end
 
     def _stop(self) -> None:
         if self._stopping:
             return
-        self._ended_by_itself = self._ended
         self._stopping = True
         # Now is what the reserve was kept for: the reader places what it has in hand, and nothing waits for room.
         self.queue._allow_disk(self._max_disk)
         os.write(self._wake, b".")
         self._arrived.set()
-
-    _ended_by_itself = False
 
     # --- from the source into the queue
 
