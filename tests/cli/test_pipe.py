@@ -13,6 +13,7 @@ import subprocess
 import termios
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,67 @@ def test_run_that_was_interrupted_says_so_although_its_source_had_ended(tmp_path
     thread.join(30)
     assert reports[0].interrupted and reports[0].kept > 0
     for fd in (source, sink, out):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("lines", [0, 5_000], ids=["waits for its source", "waits for its sink"])
+def test_signal_that_interrupts_no_system_call_ends_the_run(tmp_path: Path, lines: int) -> None:
+    """As one that comes just before the call: here another thread gets it, and the main thread's handler is due when that runs Python code again."""
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out)
+    over = threading.Event()
+
+    def send() -> None:
+        write_all(into, b"".join(line(n) for n in range(lines)) + b"begun")
+        until(lambda: carrying.bytes_in == 100 * lines + len(b"begun"))
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        if not over.wait(20):  # it was not heard: let the run end nevertheless
+            os.close(into)
+            read_upto(sink, 100 * lines + len(b"begun"))
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: carrying.interrupt())
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        carrying.hear_signals()
+        report = carrying.run()
+    finally:
+        over.set()
+        signal.signal(signal.SIGUSR1, before)
+        sending.join()
+    assert report.interrupted and report.frames_out + report.kept == lines + 1
+    for fd in (into, source, sink, out):
+        os.close(fd)
+
+
+def test_reader_hears_of_the_end_before_it_gets_the_reserve(tmp_path: Path) -> None:
+    """Or it reads on into the half that is the writer's, for as long as the thread that ends the run is not scheduled."""
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out, memory=4 * KiB, max_disk=MiB)
+    allow_disk = carrying.queue._allow_disk
+
+    def allow_and_lose_the_processor(nbytes: int) -> None:
+        allow_disk(nbytes)
+        until(lambda: carrying._ended)
+
+    carrying.queue._allow_disk = allow_and_lose_the_processor
+
+    def produce() -> None:
+        with suppress(BrokenPipeError):
+            write_all(into, b"".join(line(n) for n in range(30_000)))
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    thread, reports = in_a_thread(carrying)
+    until(lambda: carrying.queue._makers)  # the limit is reached
+    carrying.interrupt()
+    thread.join(30)
+    assert reports[0].kept > 0 and carrying.queue.closed
+    os.close(source)
+    producer.join()
+    for fd in (into, sink, out):
         os.close(fd)
 
 

@@ -59,6 +59,7 @@ def pipe(folder: Path, memory: int, max_disk: int, frame: str, ack: bool, durabi
         ended_by = number
         carrying.interrupt()
 
+    carrying.hear_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     if quiet or as_json or not sys.stderr.isatty():

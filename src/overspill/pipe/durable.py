@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import stat
 import threading
 from collections import deque
@@ -130,7 +131,9 @@ class DurablePipe:
         self._arrived = threading.Event()
         self._ended = False
         self._failed: BaseException | None = None
-        self._stopping = self._interrupted = self._writing = self._gone = False
+        self._stopping = self._interrupted = self._writing = self._gone = self._hears_signals = False
+        self._broke_off = False
+        """The reader was told to end; what it has of a last line is no line without a newline."""
         self._woken, self._wake = os.pipe()
         self._patient = _reopened(sink)
         """The sink, opened anew so that a write into a full pipe returns: whoever waits for room must hear `interrupt`, and know how much was written. Or None, if it is no pipe."""
@@ -160,6 +163,8 @@ class DurablePipe:
                 kept = self.waiting
             finally:
                 self.queue.close()
+                if self._hears_signals:
+                    signal.set_wakeup_fd(-1)
                 for fd in (self._woken, self._wake, self._patient):
                     if fd is not None:
                         os.close(fd)
@@ -180,14 +185,24 @@ class DurablePipe:
         if self._writing:
             raise Interrupted  # out of a write that may never end
 
+    def hear_signals(self) -> None:
+        """Before `run`, in the main thread of a program whose signal handlers all call `interrupt`.
+
+        Without it, a signal that comes just before this thread begins to wait is heard only when that wait ends by itself.
+        """
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        self._hears_signals = True
+
     def _stop(self) -> None:
+        # In a handler no lock may be taken which the code beneath it may hold. So it is the reader that tells this thread when it waits for something to arrive.
         if self._stopping:
             return
         self._stopping = True
+        # First the reader must know that it is over, or it would go on reading into the reserve, and leave nothing of it for the writer.
+        os.write(self._wake, b".")
         # Now is what the reserve was kept for: the reader places what it has in hand, and nothing waits for room.
         self.queue._allow_disk(self._max_disk)
-        os.write(self._wake, b".")
-        self._arrived.set()
 
     # --- from the source into the queue
 
@@ -199,6 +214,7 @@ class DurablePipe:
 
             def read_into(buffer: memoryview) -> int:
                 if any(fd == self._woken for fd, _ in wait.poll()):
+                    self._broke_off = True
                     return 0
                 return os.readv(self._source, [buffer])
 
@@ -268,7 +284,7 @@ class DurablePipe:
     def _place_rest(self) -> None:
         rest = self._cutter.rest()
         if rest and self._framing.keeps_rest:
-            if not self._stopping:
+            if not self._broke_off:
                 self._open_end = self._backlog + self.frames_in + 1
             self._place([rest])
         else:
