@@ -323,6 +323,24 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+@pytest.mark.parametrize("durability", [Durability.MEMORY, Durability.PROCESS])
+def test_what_waits_to_be_written_is_counted_whether_or_not_it_is_in_the_log(tmp_path: Path, durability: Durability) -> None:
+    into, source = os.pipe()[::-1]
+    sink, out = os.pipe()
+    carrying = DurablePipe(tmp_path / "q", source=source, sink=out, durability=durability, ack=True)
+    thread, reports = in_a_thread(carrying)
+    write_all(into, b"".join(line(n) for n in range(5_000)))
+    until(lambda: carrying.frames_in == 5_000)
+    waiting, missing = carrying.waiting, 5_000 - carrying.frames_out  # nobody reads, and the pipe is full
+    os.close(into)
+    read_upto(sink, 500_000)
+    thread.join(30)
+    assert waiting == missing > 0
+    assert reports[0].frames_out == 5_000 and reports[0].kept == 0
+    for fd in (source, sink, out):
+        os.close(fd)
+
+
 def test_run_that_was_interrupted_says_so_although_its_source_had_ended(tmp_path: Path) -> None:
     into, source = os.pipe()[::-1]
     sink, out = os.pipe()

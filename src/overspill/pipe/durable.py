@@ -175,7 +175,9 @@ class DurablePipe:
     @property
     def waiting(self) -> int:
         """Frames that are not written: in line, or past it."""
-        return len(self.queue) + self.queue._passing
+        with self._order:
+            unlogged = sum(len(block.frames) for block in self._passing if block.passed is None)
+            return len(self.queue) + self.queue._passing + unlogged
 
     def interrupt(self) -> None:
         """End the run; to be called from a signal handler in the thread of `run`. One that has ended by itself is not interrupted any more."""
