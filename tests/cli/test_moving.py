@@ -173,6 +173,14 @@ def test_export_and_import_need_no_more_memory_for_more_items(tmp_path: Path) ->
     assert many_out < 1.2 * few_out + 64 * KiB and many_in < 1.2 * few_in + 64 * KiB, peaks
 
 
+def test_backup_of_a_folder_that_is_no_queue_is_refused_and_an_earlier_one_kept(tmp_path: Path) -> None:
+    out = io.BytesIO(b'{"text": "an earlier one"}\ncut')
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(salvage.NoQueue):
+            salvage.export(folder, out, resume=True)
+    assert out.getvalue() == b'{"text": "an earlier one"}\ncut'
+
+
 def exported_to(folder: Path, lines: Path) -> None:
     with open(lines, "wb") as out:
         salvage.export(folder, out)

@@ -15,7 +15,7 @@ import click
 from ..config import load_queues
 from ..errors import CorruptedData, QueueError, UnknownFormat, counted
 from ..item import KIND_NAMES, KIND_RAW, KIND_STR
-from ..salvage import Inspection, NoQueue, is_queue, orphans, queues_below
+from ..salvage import Inspection, orphans, queues_below, require_queue
 from ..salvage.jsonlines import item_fields, payload_of, time_text
 from ..salvage.moving import shown
 from ..salvage.stored import Stored, value_of
@@ -45,8 +45,7 @@ def stats(folder: Path, as_json: bool) -> None:
 def _looked_at(folder: Path) -> Inspection:
     from .._store.inspection import inspect
 
-    if not is_queue(folder):
-        raise NoQueue.at(folder)
+    require_queue(folder)
     return inspect(folder)
 
 
@@ -143,8 +142,7 @@ def peek(folder: Path, count: int, raw: bool, as_json: bool) -> None:
     """
     from .._store.inspection import items
 
-    if not is_queue(folder):
-        raise NoQueue.at(folder)
+    require_queue(folder)
     n = 0
     out = sys.stdout.buffer
     for item in itertools.islice(items(folder, on_problem=lambda problem: click.echo(f"overspill: {problem}", err=True)), count):

@@ -35,8 +35,7 @@ def export(folder: Path, output: Path | None, dead_letters: bool, resume: bool, 
     """
     if resume and output is None:
         raise Failure("--resume needs --output, the file to go on with")
-    if not salvage.is_queue(folder):
-        raise salvage.NoQueue.at(folder)
+    salvage.require_queue(folder)  # before a file is made
     out = _export_file(output, resume)
     try:
         found = HybridQueue.inspect(folder)

@@ -7,7 +7,7 @@ copy and never changes a byte; everything else takes the queue's lock and raises
 from __future__ import annotations
 
 from .._store.inspection import Inspection, Problem
-from .folders import NoQueue, is_queue, open_queue, orphans, queues_below
+from .folders import NoQueue, is_queue, open_queue, orphans, queues_below, require_queue
 from .handover import await_items, await_release
 from .jsonlines import BadLine, CannotResume, Exported, export, import_lines
 from .mending import Change, Repaired, compact, damage_of, plan_of, repair, verify
@@ -16,5 +16,5 @@ from .stored import AS_STORED, Stored, value_of
 
 __all__ = [
     "AS_STORED", "BadLine", "CannotResume", "Change", "CommandFailed", "Drained", "Exported", "Inspection", "NoQueue", "Problem", "Repaired", "Stored", "await_items", "await_release",
-    "compact", "damage_of", "drain", "drain_to_command", "export", "import_lines", "is_queue", "open_queue", "orphans", "plan_of", "queues_below", "repair", "value_of", "verify",
+    "compact", "damage_of", "drain", "drain_to_command", "export", "import_lines", "is_queue", "open_queue", "orphans", "plan_of", "queues_below", "repair", "require_queue", "value_of", "verify",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from ..errors import QueueError
 from ..hybrid import HybridQueue
 from .stored import AS_STORED
 
-__all__ = ["NoQueue", "is_queue", "open_queue", "orphans", "queues_below"]
+__all__ = ["NoQueue", "is_queue", "open_queue", "orphans", "queues_below", "require_queue"]
 
 
 class NoQueue(QueueError):
@@ -45,15 +45,21 @@ def is_queue(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def require_queue(path: str | os.PathLike[str]) -> None:
+    """Raises `NoQueue` for a folder that is none."""
+    if not is_queue(path):
+        raise NoQueue.at(path)
+
+
 def open_queue(path: str | os.PathLike[str], *, create: bool = False, **options: Any) -> HybridQueue:
     """Open the queue in a folder, its items as they are stored (see `stored`) unless `serializer` says otherwise.
 
     Raises `NoQueue` instead of making one, unless `create`; and what `HybridQueue` raises.
     """
     folder = Path(os.path.abspath(path))
-    if not create and not is_queue(folder):
-        raise NoQueue.at(folder)
-    if create and folder.is_dir() and not is_queue(folder) and any(folder.iterdir()):
+    if not create:
+        require_queue(folder)
+    elif folder.is_dir() and not is_queue(folder) and any(folder.iterdir()):
         raise NoQueue(f"{folder} holds something else", hint="name a folder that is a queue, is empty, or does not exist")
     return HybridQueue(folder.name, folder.parent, **{"serializer": AS_STORED, **options})
 

@@ -28,6 +28,7 @@ from ..item import KIND_AUTO, KIND_JSON, KIND_NAMES, KIND_RAW, KIND_STR
 from ..hybrid import HybridQueue
 from ..options import ITEM_SIZE_CEILING, MiB
 from ..serializers import resolve
+from .folders import require_queue
 from .stored import Item, Stored
 
 __all__ = ["BadLine", "CannotResume", "Exported", "Line", "delivery_fields", "export", "import_lines", "item_fields", "lines_of", "last_complete_line", "parse_line", "payload_of", "time_text"]
@@ -167,8 +168,9 @@ def export(
     `dead_letters` those. Changes nothing in the folder, and works beside its owner.
 
     `resume`: `out` is an earlier export, open for reading and writing, that was cut short; what it has whole is kept and gone on behind. Damaged items are left out and told to `on_problem`:
-    a wrong payload is never written. Memory is the same for any number of items.
+    a wrong payload is never written. Memory is the same for any number of items. Raises `NoQueue` for a folder that is none, before anything is written.
     """
+    require_queue(path)
     last = _resumed(out) if resume else None
     problems: list[Problem] = []
     n = skipped = 0

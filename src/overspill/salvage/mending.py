@@ -19,7 +19,7 @@ from .._store.observation import Ending, Found, Reader, observe
 from .._store.recovery import JOINS, RecoveryReport, decide
 from ..errors import UnknownFormat
 from ..hybrid import HybridQueue
-from .folders import NoQueue, is_queue, open_queue
+from .folders import open_queue, require_queue
 
 __all__ = ["Change", "Repaired", "compact", "damage_of", "plan_of", "repair", "verify"]
 
@@ -60,8 +60,7 @@ class Repaired(NamedTuple):
 
 def verify(path: str | os.PathLike[str], *, on_step: OnStep = lambda nbytes: None) -> Inspection:
     """Check every checksum, mark word and footer of a queue's folder. Changes nothing; works beside a running owner and on a copy. `on_step` is told the bytes of every segment."""
-    if not is_queue(path):
-        raise NoQueue.at(path)
+    require_queue(path)
     return inspection.inspect(path, deep=True, on_step=on_step)
 
 
