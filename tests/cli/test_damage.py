@@ -264,6 +264,13 @@ def test_commands_say_what_is_wrong_and_end_with_1(run: Run, jobs: Path) -> None
     assert "every checksum is right" in run("verify", jobs).stdout and "nothing to do" in run("repair", jobs).stdout
 
 
+def test_segment_that_is_gone_before_it_is_measured_is_no_failure(run: Run, jobs: Path) -> None:
+    """As beside an owner, who removes one between the listing and the look at it."""
+    (jobs / "consumed.seg").symlink_to("gone")
+    assert "every checksum is right" in run("verify", jobs).output
+    assert run("repair", jobs).output == "nothing to do\n"
+
+
 def test_newer_format_is_left_alone(run: Run, jobs: Path) -> None:
     (segment,) = jobs.glob("*.seg")
     data = bytearray(segment.read_bytes())

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+from pathlib import Path
+
 import click
 import pytest
 
-from overspill.cli.output import columns
+from overspill.cli.output import columns, progress
 from overspill.cli.words import DURATION, PRIORITY, SIZE, count_text, duration_text, size_text
+
+from .conftest import OVERSPILL
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,26 @@ def test_human_units_are_taken(kind: click.ParamType, text: str, value: object) 
 def test_what_is_no_unit_is_said_to_be_none(kind: click.ParamType, text: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(click.BadParameter):
         kind.convert(text, None, None)
+
+
+def test_nothing_is_looked_up_for_a_bar_that_nobody_sees() -> None:
+    with progress("look", total=lambda: pytest.fail("asked")) as bar:
+        bar(1)
+
+
+@pytest.mark.parametrize(
+    "words", [["verify", "JOBS"], ["repair", "JOBS"], ["repair", "JOBS", "--apply"], ["export", "JOBS", "-o", "OUT"], ["put", "NEW", "FILE"], ["import", "NEW", "FILE"], ["drain", "JOBS", "NEW"]],
+    ids=lambda words: " ".join(words),
+)  # fmt: skip
+def test_bar_is_drawn_on_a_terminal(jobs: Path, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "file").write_text('{"text": "one"}\n')
+    places = {"JOBS": jobs, "NEW": tmp_path / "new", "OUT": tmp_path / "out", "FILE": tmp_path / "file"}
+    ours, theirs = pty.openpty()
+    ran = subprocess.run([*OVERSPILL, *(places.get(word, word) for word in words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"TERM": "xterm"}, timeout=60)
+    os.close(theirs)
+    said = os.read(ours, 65536)
+    os.close(ours)
+    assert ran.returncode == 0 and {"repair": b"read" if "--apply" in words else b"look"}.get(words[0], words[0].encode()) in said, said
 
 
 def test_columns_are_aligned() -> None:

@@ -55,7 +55,7 @@ def bench(folder: Path, seconds: float, size: int, as_json: bool) -> None:
     place = Path(tempfile.mkdtemp(prefix="overspill-bench-", dir=folder))
     try:
         found = []
-        with progress("bench", total=_STEPS, unit="steps") as bar:
+        with progress("bench", total=lambda: _STEPS, unit="steps") as bar:
             for measured in _all(place, os.urandom(size), seconds / _STEPS):
                 found.append(measured)
                 bar(1)

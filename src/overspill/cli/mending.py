@@ -20,7 +20,7 @@ __all__ = ["compact", "repair", "verify"]
 
 
 def _segment_bytes(folder: Path) -> int:
-    return sum(each.stat().st_size for each in folder.glob("*.seg"))
+    return sum(each.size for each in HybridQueue.inspect(folder).segments)
 
 
 def _quoted(folder: Path) -> str:
@@ -36,7 +36,7 @@ def verify(folder: Path, as_json: bool) -> None:
 
     Says what is wrong, and where. Changes nothing, and works beside a running owner and on a copy. Exits with 1 if it finds damage.
     """
-    with progress("verify", total=_segment_bytes(folder), unit="bytes") as bar:
+    with progress("verify", total=lambda: _segment_bytes(folder), unit="bytes") as bar:
         found = salvage.verify(folder, on_step=bar)
     damage = salvage.damage_of(found)
     if as_json:
@@ -62,7 +62,7 @@ def repair(folder: Path, applies: bool, as_json: bool) -> None:
     Opening the queue does the same where it must; repair also reads every item now. Exits with 1 if there is something to do and --apply is not given.
     """
     if not applies:
-        with progress("look", total=_segment_bytes(folder), unit="bytes") as bar:
+        with progress("look", total=lambda: _segment_bytes(folder), unit="bytes") as bar:
             plan = salvage.plan_of(folder, on_step=bar)
         if as_json:
             print_json({"applied": False, "plan": [change._asdict() for change in plan]})
@@ -71,7 +71,7 @@ def repair(folder: Path, applies: bool, as_json: bool) -> None:
                 click.echo(change)
             click.echo(f"to do it: overspill repair {_quoted(folder)} --apply" if plan else "nothing to do")
         raise SystemExit(FOUND if plan else 0)
-    with progress("read", total=HybridQueue.inspect(folder).waiting or None) as bar:
+    with progress("read", total=lambda: HybridQueue.inspect(folder).waiting) as bar:
         done = salvage.repair(folder, on_step=bar)
     if as_json:
         fields = {"applied": True, "plan": [change._asdict() for change in done.changes], "recovery": str(done.recovery), "notes": done.recovery.notes}
@@ -96,7 +96,7 @@ def compact(folder: Path, as_json: bool) -> None:
 
     Expired items leave, and segments of which little is left are rewritten.
     """
-    with progress("compact", total=None):
+    with progress("compact"):
         given_back = salvage.compact(folder)
     if as_json:
         print_json({"bytes_given_back": given_back})

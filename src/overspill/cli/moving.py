@@ -36,15 +36,20 @@ def export(folder: Path, output: Path | None, dead_letters: bool, resume: bool, 
     if resume and output is None:
         raise Failure("--resume needs --output, the file to go on with")
     salvage.require_queue(folder)  # before a file is made
-    out = _export_file(output, resume)
-    try:
+
+    def total() -> int | None:
+        if resume:
+            return None
         found = HybridQueue.inspect(folder)
-        total = None if resume else found.waiting + found.delayed + (found.dead_letters if dead_letters else 0)
-        with progress("export", total=total) as bar:
+        return found.waiting + found.delayed + (found.dead_letters if dead_letters else 0)
+
+    with progress("export", total=total) as bar:
+        out = _export_file(output, resume)
+        try:
             done = salvage.export(folder, out, resume=resume, dead_letters=dead_letters, on_step=bar, on_problem=lambda problem: click.echo(f"overspill: damaged: {problem}", err=True))
-    finally:
-        if output is not None:
-            out.close()
+        finally:
+            if output is not None:
+                out.close()
     if as_json:
         click.echo(_summary(done), err=output is None)
     elif output is not None and sys.stderr.isatty():
@@ -81,7 +86,6 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
     if resume and file is None:
         raise Failure("--resume needs FILE: it is read twice")
     source: IO[bytes] = sys.stdin.buffer if file is None else open(file, "rb")
-    total, unit = (None, "items") if file is None else (file.stat().st_size, "bytes")
     put = read = 0
 
     def step(n: int) -> None:
@@ -91,7 +95,9 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
             n, read = source.tell() - read, source.tell()
         bar(n)
 
-    with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress("import", total=total, unit=unit) as bar:
+    with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress(
+        "import", total=lambda: file.stat().st_size if file is not None else None, unit="items" if file is None else "bytes"
+    ) as bar:  # fmt: skip
         try:
             n, passed = salvage.import_lines(q, source, resume=resume, on_step=step)
         except KeyboardInterrupt as stopped:
@@ -123,7 +129,7 @@ def drain(folder: Path, target: Path | None, run: str | None, batch: int, max_di
         raise Failure("drain needs TARGET or --exec COMMAND, and not both")
     if target is not None and os.path.realpath(target) == os.path.realpath(folder):
         raise Failure(f"{folder} cannot be drained into itself: name another TARGET")
-    with salvage.open_queue(folder) as source, progress("drain", total=len(source) or None) as bar:
+    with salvage.open_queue(folder) as source, progress("drain", total=lambda: len(source)) as bar:
         try:
             if run is not None:
                 fields = {"moved": salvage.drain_to_command(source, run, on_step=bar, batch_items=batch)}

@@ -40,8 +40,11 @@ class Output:
 
 
 @contextmanager
-def progress(what: str, *, total: int | None, unit: str = "items") -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on stderr, if that is a terminal; gives a function to call with every step forward."""
+def progress(what: str, *, total: Callable[[], int | None] = lambda: None, unit: str = "items") -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left on stderr, if that is a terminal; gives a function to call with every step forward.
+
+    `total` is asked only where there is a bar; None or 0 of it: nobody knows, and there is no time left to be told.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -50,11 +53,12 @@ def progress(what: str, *, total: int | None, unit: str = "items") -> Iterator[C
 
     from .words import count_text, size_text
 
+    whole = total() or None
     say = size_text if unit == "bytes" else lambda n: f"{count_text(n)} {unit}"
-    columns = [TextColumn("{task.description}"), *([BarColumn(bar_width=24)] if total else [SpinnerColumn()]), TextColumn("{task.fields[said]}")]
-    ends = [TimeElapsedColumn(), *([TextColumn("left"), TimeRemainingColumn(compact=True)] if total else [])]
+    columns = [TextColumn("{task.description}"), *([BarColumn(bar_width=24)] if whole else [SpinnerColumn()]), TextColumn("{task.fields[said]}")]
+    ends = [TimeElapsedColumn(), *([TextColumn("left"), TimeRemainingColumn(compact=True)] if whole else [])]
     with Progress(*columns, *ends, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, said="")
+        task = bar.add_task(what, total=whole, said="")
         done = 0
 
         def step(n: int) -> None:
