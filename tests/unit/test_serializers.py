@@ -33,7 +33,7 @@ from overspill.item import (
     KIND_RAW,
     KIND_STR,
 )
-from overspill.serializers import DEPTH_MAX, NAMES, Serializer, keeps_object, resolve
+from overspill.serializers import DEPTH_MAX, NAMES, Serializer, resolve
 
 AUTO = resolve("auto")
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
@@ -425,7 +425,7 @@ def test_auto_refuses_what_would_not_come_back_the_same(value):
             AUTO.encode(item)
         assert isinstance(caught.value, TypeError) and isinstance(caught.value, ItemRejected)
         assert caught.value.hint
-        assert not keeps_object(item)
+        assert not resolve("auto").keeps_object(item)
 
 
 def test_a_refusal_names_type_place_and_the_way_out():
@@ -878,11 +878,11 @@ def test_a_codec_resolves_to_itself():
     ids=_name_of,
 )
 def test_immutable_values_of_exact_type_may_be_kept(value):
-    assert keeps_object(value)
+    assert resolve("auto").keeps_object(value)
 
 
 @pytest.mark.parametrize(
     "value", [[], (), {}, set(), frozenset(), bytearray(), Word("a"), Colour.RED, Point(1, 2), Thing(), "\ud800"], ids=_name_of
 )
 def test_everything_else_may_not(value):
-    assert not keeps_object(value)
+    assert not resolve("auto").keeps_object(value)

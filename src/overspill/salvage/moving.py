@@ -67,17 +67,14 @@ def drain(source: HybridQueue, target: HybridQueue, *, on_step: OnStep = lambda 
     return Drained(moved - there_already, there_already, left.delayed, left.dead_letters)
 
 
-def drain_to_command(
-    source: HybridQueue, command: str, *, show: Callable[[Item], bytes] | None = None, on_step: OnStep = lambda n: None, batch_items: int = BATCH_ITEMS, batch_bytes: int = MiB,
-) -> int:
+def drain_to_command(source: HybridQueue, command: str, *, on_step: OnStep = lambda n: None, batch_items: int = BATCH_ITEMS, batch_bytes: int = MiB) -> int:
     """Run a shell command for every batch, with the items on its stdin, a line each; a batch leaves the queue when the command has ended with 0. Returns how many did.
 
     Raises `CommandFailed`, and the batch is back in its place.
     """
-    show = show or line_of
 
     def deliver(items: list[Restored]) -> None:
-        ended = subprocess.run(command, shell=True, input=b"".join(show(item.item) for item in items), check=False)
+        ended = subprocess.run(command, shell=True, input=b"".join(line_of(item.item) for item in items), check=False)
         if ended.returncode:
             raise CommandFailed(f"{command!r} ended with {ended.returncode} over a batch of {len(items):,} items, which are back in the queue")
 

@@ -22,9 +22,9 @@ this codec must not or cannot read are ``UnknownFormat``. Nothing else gets out 
 from __future__ import annotations
 
 from .bare import ANY_OBJECT
-from .choosing import NAMES, keeps_object, resolve
+from .choosing import NAMES, resolve
 from .codec import Codec
 from .lowering import DEPTH_MAX
 from .own import Serializer
 
-__all__ = ["ANY_OBJECT", "DEPTH_MAX", "NAMES", "Codec", "Serializer", "keeps_object", "resolve"]
+__all__ = ["ANY_OBJECT", "DEPTH_MAX", "NAMES", "Codec", "Serializer", "resolve"]

@@ -13,9 +13,8 @@ from .by_msgspec import Json, MessagePack, Typed
 from .codec import Codec
 from .own import Custom, Pickle
 
-_AUTO: Final = Auto()
 _NAMED: Final[dict[str, Codec]] = {
-    "auto": _AUTO,
+    "auto": Auto(),
     "raw": Raw(),
     "str": Str(),
     "json": Json(),
@@ -23,11 +22,6 @@ _NAMED: Final[dict[str, Codec]] = {
     "pickle": Pickle(),
 }
 NAMES: Final = tuple(_NAMED)
-
-
-def keeps_object(item: Any) -> bool:
-    """``Codec.keeps_object`` of ``"auto"``."""
-    return _AUTO.keeps_object(item)
 
 
 def resolve(serializer: Any) -> Codec:
