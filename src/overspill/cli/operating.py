@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..config import Problem, load_queues, problems_in
-from .program import FOUND, Failure, command, example, json_option, print_json, require_extra
+from .program import FOUND, Failure, command, epilog, json_option, print_json, require_extra
 from .words import FOLDER
 
 __all__ = ["config", "metrics", "serve_metrics"]
@@ -90,7 +90,7 @@ def _end(*_: object) -> None:
     raise SystemExit(0)
 
 
-@click.group(epilog=example("overspill metrics rules > /etc/prometheus/overspill.yml"))
+@click.group(epilog=epilog("overspill metrics rules > /etc/prometheus/overspill.yml"))
 def metrics() -> None:
     """Print alert rules for Prometheus, or a board for Grafana."""
 
@@ -115,7 +115,7 @@ metrics.add_command(rules)
 metrics.add_command(board)
 
 
-@click.group(epilog=example("overspill config check queues.toml"))
+@click.group(epilog=epilog("overspill config check queues.toml"))
 def config() -> None:
     """Check configuration files."""
 

@@ -19,7 +19,7 @@ import click
 
 from ..errors import QueueError
 
-__all__ = ["FOUND", "INTERRUPTED", "MISUSE", "Failure", "Program", "command", "example", "json_option", "main", "print_json", "require_extra"]
+__all__ = ["FOUND", "INTERRUPTED", "MISUSE", "Failure", "Program", "command", "epilog", "json_option", "main", "print_json", "require_extra"]
 
 FOUND: Final = 1
 """Damage was found, or there was nothing to get."""
@@ -132,10 +132,11 @@ class Command(click.Command):
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
-        self.epilog = _epilog(example)
+        self.epilog = epilog(example)
 
 
-def _epilog(example: str) -> str:
+def epilog(example: str) -> str:
+    """The last words of the help of a group; a `command` has them by itself."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in example.splitlines())
 
 
@@ -148,11 +149,6 @@ def command(name: str | None = None, *, example: str) -> Callable[[Callable[...,
     return declare
 
 
-def example(line: str) -> str:
-    """The last words of the help of a group, which `command` writes by itself."""
-    return _epilog(line)
-
-
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(function)
 
@@ -162,18 +158,13 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-class MissingExtra(Failure):
-    def __init__(self, extra: str, missing: list[str]) -> None:
-        super().__init__(f'this command needs {", ".join(missing)}: pip install "overspill[{extra}]"')
-
-
 def require_extra(extra: str, *modules: str) -> None:
     """Say which extra has what a command needs beyond the command line's own, if it is not there."""
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise MissingExtra(extra, missing)
+        raise Failure(f'this command needs {", ".join(missing)}: pip install "overspill[{extra}]"')
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("overspill demo"))
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]}, epilog=epilog("overspill demo"))
 @click.version_option(package_name="overspill", message="%(prog)s %(version)s")
 def main() -> None:
     """Look at, feed, drain and repair Overspill queues.
