@@ -22,7 +22,7 @@ from ..salvage.handover import await_items, await_release
 from ..salvage.jsonlines import delivery_fields
 from ..salvage.moving import line_of
 from ..salvage.stored import Stored
-from .program import FOUND, Failure, command, json_option, print_json
+from .program import FOUND, Failure, command, json_option, print_json, telling_how_many
 from .output import Output, progress
 from .words import DISK_SIZE, DURATION, FOLDER, NEW_FOLDER, PRIORITY
 
@@ -69,18 +69,10 @@ def put(
     """
     n = 0
     with open_or_wait(folder, wait, create=True, serializer="raw", durability=Durability[durability.upper()], max_disk_size=max_disk, memory_size=1) as q:
-        try:
-            with progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
-                for items in _whole(files, bar) if raw else _lines(files, batch, bar):
-                    q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)
-                    n += len(items)
-        except KeyboardInterrupt as stopped:
-            stopped.add_note(f"{counted(n, 'item')} put into {folder}")
-            raise
-        except QueueError as error:
-            if n:
-                error.args = (f"after {counted(n, 'item')}, put before: {error.message}",)
-            raise
+        with telling_how_many(lambda: n, folder), progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
+            for items in _whole(files, bar) if raw else _lines(files, batch, bar):
+                q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)
+                n += len(items)
     if as_json:
         print_json({"put": n})
     elif sys.stderr.isatty():

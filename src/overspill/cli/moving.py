@@ -12,10 +12,10 @@ import click
 
 from .. import salvage
 from ..hybrid import HybridQueue
-from ..errors import QueueError, counted
+from ..errors import counted
 from ..salvage.jsonlines import BATCH_ITEMS
 from .output import progress
-from .program import FOUND, Failure, command, json_option, print_json
+from .program import FOUND, Failure, command, json_option, print_json, telling_how_many
 from .words import DISK_SIZE, FOLDER, NEW_FOLDER
 
 __all__ = ["drain", "export", "import_"]
@@ -98,15 +98,8 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
     with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress(
         "import", total=lambda: file.stat().st_size if file is not None else None, unit="items" if file is None else "bytes"
     ) as bar:  # fmt: skip
-        try:
+        with telling_how_many(lambda: put, folder, to_go_on="with --resume the next import goes on behind them" if file is not None else ""):
             n, passed = salvage.import_lines(q, source, resume=resume, on_step=step)
-        except KeyboardInterrupt as stopped:
-            stopped.add_note(f"{counted(put, 'item')} put into {folder}" + (": with --resume the next import goes on behind them" if put and file is not None else ""))
-            raise
-        except QueueError as error:
-            if put:
-                error.args = (f"after {counted(put, 'item')}, put before: {error.message}",)
-            raise
     if as_json:
         print_json({"imported": n, "passed_over": passed})
     elif sys.stderr.isatty():

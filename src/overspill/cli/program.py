@@ -11,15 +11,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from ..errors import QueueError
+from ..errors import QueueError, counted
 
-__all__ = ["FOUND", "INTERRUPTED", "MISUSE", "Failure", "Program", "command", "epilog", "json_option", "main", "print_json", "require_extra"]
+__all__ = ["FOUND", "INTERRUPTED", "MISUSE", "Failure", "Program", "command", "epilog", "json_option", "main", "print_json", "require_extra", "telling_how_many"]
 
 FOUND: Final = 1
 """Damage was found, or there was nothing to get."""
@@ -156,6 +158,21 @@ def json_option(function: F) -> F:
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=2))
+
+
+@contextmanager
+def telling_how_many(put: Callable[[], int], folder: Path, *, to_go_on: str = "") -> Iterator[None]:
+    """What ends a command that puts items into a queue, Ctrl-C or an error, says how many were in by then, and how to go on behind them if there is a way."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        n = put()
+        stopped.add_note(f"{counted(n, 'item')} put into {folder}" + (f": {to_go_on}" if n and to_go_on else ""))
+        raise
+    except QueueError as error:
+        if n := put():
+            error.args = (f"after {counted(n, 'item')}, put before: {error.message}",)
+        raise
 
 
 def require_extra(extra: str, *modules: str) -> None:
