@@ -28,6 +28,7 @@ class ByName(Codec):
     """Types that come back as they are, whatever the value."""
     keys: frozenset[type]
     """Those that the keys of a dict may have."""
+    _write: Callable[[Any], bytes]
 
     def encode(self, item: Any) -> tuple[int, bytes]:
         return self.kind, _encoded_by_msgspec(self._encode_if_same, item, self.name)
@@ -37,9 +38,6 @@ class ByName(Codec):
         if not self._comes_back(item):
             raise _strange_part(self, item, "item") or NotSerializable()
         return payload
-
-    def _write(self, item: Any) -> bytes:
-        raise NotImplementedError
 
     def _comes_back(self, value: Any) -> bool:
         kind = type(value)
@@ -66,9 +64,7 @@ class ByName(Codec):
 class Json(ByName):
     name, kind, keeps = "'json'", KIND_JSON, frozenset([type(None), bool, int, str])
     scalars, keys = keeps, frozenset([str])
-
-    def _write(self, item: Any) -> bytes:
-        return json_encoded(item)
+    _write = staticmethod(json_encoded)
 
     def _comes_back_by_value(self, value: Any) -> bool:
         return type(value) is float and isfinite(value)
@@ -77,9 +73,7 @@ class Json(ByName):
 class MessagePack(ByName):
     name, kind, keeps = "'msgpack'", KIND_MSGPACK, PLAIN
     scalars, keys = PLAIN | {Ext}, PLAIN
-
-    def _write(self, item: Any) -> bytes:
-        return packed(item)
+    _write = staticmethod(packed)
 
 
 def _strange_part(codec: ByName, value: Any, place: str) -> NotSerializable | None:
@@ -138,11 +132,11 @@ class Typed(Codec):
     def __init__(self, type_: Any) -> None:
         self.name = getattr(type_, "__qualname__", None) or repr(type_)
         self._pack = msgspec.msgpack.Encoder().encode
+        self._unpack = msgspec.msgpack.Decoder(type_).decode
         self._readers: dict[int, Callable[[Any], Any]] = {
-            KIND_MSGPACK: self._of_type(msgspec.msgpack.Decoder(type_).decode),
+            KIND_MSGPACK: self._of_type(self._unpack),
             KIND_JSON: self._of_type(msgspec.json.Decoder(type_).decode),
         }
-        self._unpack = msgspec.msgpack.Decoder(type_).decode
 
     @property
     def readers(self) -> Mapping[int, Callable[[Any], Any]]:
