@@ -120,6 +120,10 @@ class Inspection:
     def ok(self) -> bool:
         return not self.problems
 
+    def oldest_age(self, now_s: float) -> float | None:
+        """Seconds from when the first waiting item in the log was enqueued to this moment of the wall clock; None if nothing waits."""
+        return None if self.oldest_ns is None else max(0.0, now_s - self.oldest_ns / 1e9)
+
     @property
     def torn(self) -> tuple[str, ...]:
         """Segments at whose end something is missing that nothing vouches for, as a power cut leaves it. A batch that a kill left incomplete does not count."""

@@ -53,16 +53,12 @@ def inspection_fields(found: Inspection) -> dict[str, Any]:
     """An inspection for machines."""
     fields = asdict(found)
     fields["problems"] = [problem._asdict() for problem in found.problems]
-    fields["oldest_age"] = oldest_age(found)
+    fields["oldest_age"] = found.oldest_age(time.time())
     return fields | {"ok": found.ok}
 
 
-def oldest_age(found: Inspection) -> float | None:
-    return None if found.oldest_ns is None else max(0.0, time.time() - found.oldest_ns / 1e9)
-
-
 def _lines(found: Inspection) -> list[tuple[str, str]]:
-    age = oldest_age(found)
+    age = found.oldest_age(time.time())
     lines = [
         ("waiting", counted(found.waiting, "item")),
         *([("not in line", f"{found.delayed:,} delayed, {found.dead_letters:,} dead letters")] if found.delayed or found.dead_letters else []),
@@ -125,7 +121,7 @@ def _look_or_error(folder: Path) -> Inspection | Exception:
 def _row(name: str, found: Inspection | Exception) -> list[str]:
     if isinstance(found, Exception):
         return [name, "-", "-", "-", str(found)]
-    age = oldest_age(found)
+    age = found.oldest_age(time.time())
     state = "damaged: overspill verify" if found.problems else "open" if found.holder else "closed" if found.clean else "left open: its process died"
     return [name, f"{found.waiting:,}", size_text(found.bytes), duration_text(age) if age is not None else "-", state]
 

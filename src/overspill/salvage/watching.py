@@ -64,5 +64,4 @@ class Watch:
             self.ins.append(in_rate)
             self.outs.append(out_rate)
         self._before = now, came, gone
-        age = None if found.oldest_ns is None else max(0.0, self._wall() - found.oldest_ns / 1e9)
-        return Glance(found, waiting, age, in_rate, out_rate, owner)
+        return Glance(found, waiting, found.oldest_age(self._wall()), in_rate, out_rate, owner)
