@@ -21,7 +21,7 @@ from ..salvage import open_queue
 from ..salvage.handover import await_items, await_release
 from ..salvage.jsonlines import delivery_fields
 from ..salvage.moving import line_of
-from ..salvage.stored import Stored
+from ..salvage.stored import kind_and_payload
 from .program import FOUND, Failure, command, json_option, print_json, telling_how_many
 from .output import Output, progress
 from .words import DISK_SIZE, DURATION, FOLDER, NEW_FOLDER, PRIORITY
@@ -240,8 +240,7 @@ class _Acknowledged(_Written):
 
 
 def _as_payload(delivery: Any) -> bytes:
-    item = delivery.item
-    return item.payload if isinstance(item, Stored) else item.encode() if isinstance(item, str) else item
+    return kind_and_payload(delivery.item)[1]
 
 
 def _as_line(delivery: Any) -> bytes:

@@ -29,7 +29,7 @@ from ..hybrid import HybridQueue
 from ..options import ITEM_SIZE_CEILING, MiB
 from ..serializers import resolve
 from .folders import require_queue
-from .stored import Item, Stored
+from .stored import Item, Stored, kind_and_payload
 
 __all__ = ["BadLine", "CannotResume", "Exported", "Line", "delivery_fields", "export", "import_lines", "item_fields", "lines_of", "last_complete_line", "parse_line", "payload_of", "time_text"]
 
@@ -38,7 +38,6 @@ BATCH_ITEMS: Final = 1000
 
 _KIND_NUMBERS: Final = {name: kind for kind, name in KIND_NAMES.items()}
 _auto: Final = resolve("auto")
-_text: Final = resolve("str")
 
 
 class BadLine(QueueError):
@@ -114,8 +113,7 @@ def item_fields(item: StoredItem) -> dict[str, Any]:
 
 def delivery_fields(delivery: Any) -> bytes:
     """A delivery of a queue that was opened as stored, as a line without its end."""
-    item: Item = delivery.item
-    kind, payload = (item.kind, item.payload) if isinstance(item, Stored) else (KIND_RAW, item) if isinstance(item, bytes) else _text.encode(item)
+    kind, payload = kind_and_payload(delivery.item)
     fields = {
         "id": str(delivery.id), "priority": delivery.priority, "enqueued_at": time_text(round(delivery.enqueued_at * 1e9)), "attempts": delivery.attempts,
         "kind": KIND_NAMES.get(kind, str(kind)), **_content(kind, payload),

@@ -12,7 +12,7 @@ from ..errors import CorruptedData, NotSerializable, UnknownFormat
 from ..item import KIND_AUTO, KIND_JSON, KIND_MSGPACK, KIND_NAMES, KIND_RAW, KIND_STR
 from ..serializers import Codec, resolve
 
-__all__ = ["AS_STORED", "Item", "Stored", "value_of"]
+__all__ = ["AS_STORED", "Item", "Stored", "kind_and_payload", "value_of"]
 
 
 class Stored(NamedTuple):
@@ -29,13 +29,11 @@ class _AsStored(Codec):
     name, kind = "as stored", KIND_RAW
 
     def encode(self, item: Any) -> tuple[int, bytes]:
-        if type(item) is bytes or type(item) is str:
-            return _auto.encode(item)
-        if type(item) is not Stored:
+        if type(item) not in (bytes, str, Stored):
             raise NotSerializable(f"{type(item).__name__} is neither bytes, str nor Stored", hint="this queue was opened as stored")
-        if item.kind not in KIND_NAMES:
+        if type(item) is Stored and item.kind not in KIND_NAMES:
             raise UnknownFormat(what="a kind of payload that this version does not know", found=item.kind)
-        return item.kind, item.payload
+        return kind_and_payload(item)
 
     def decode(self, kind: int, payload: bytes | bytearray | memoryview) -> Any:
         return _auto.decode(kind, payload) if kind in (KIND_RAW, KIND_STR) else Stored(kind, bytes(payload))
@@ -50,6 +48,11 @@ class _AsStored(Codec):
 _auto: Final = resolve("auto")
 AS_STORED: Final[Codec] = _AsStored()
 _READABLE: Final = frozenset([KIND_RAW, KIND_STR, KIND_AUTO, KIND_JSON, KIND_MSGPACK])
+
+
+def kind_and_payload(item: Item) -> tuple[int, bytes]:
+    """How an item is stored."""
+    return (item.kind, item.payload) if isinstance(item, Stored) else _auto.encode(item)
 
 
 def value_of(item: Item) -> Any:
