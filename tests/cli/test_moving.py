@@ -344,8 +344,8 @@ def test_queue_is_not_drained_into_itself(run: Run, jobs: Path, tmp_path: Path) 
         assert "cannot be drained into itself" in run("drain", jobs, target, code=2).output
 
 
-@pytest.mark.parametrize("words", [["put"], ["import"], ["drain", "SOURCE"]], ids=lambda words: words[0])
-def test_disk_limit_that_no_queue_can_keep_is_refused_by_the_name_of_its_option(run: Run, jobs: Path, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(("words", "least"), [(["put"], 256), (["import"], 256), (["drain", "SOURCE"], 256), (["pipe"], 512)], ids=lambda given: given[0] if isinstance(given, list) else None)
+def test_disk_limit_that_no_queue_can_keep_is_refused_by_the_name_of_its_option(run: Run, jobs: Path, tmp_path: Path, words: list[str], least: int) -> None:
     given = [jobs if word == "SOURCE" else word for word in words]
-    assert "'--max-disk': 1000 is too small: at least 256 KiB" in run(*given, tmp_path / "new", "--max-disk", "1000", code=2, stdin=b"").output
+    assert f"'--max-disk': 1000 is too small: at least {least} KiB" in run(*given, tmp_path / "new", "--max-disk", "1000", code=2, stdin=b"").output
     assert not (tmp_path / "new").exists()

@@ -24,7 +24,7 @@ from ..salvage.moving import line_of
 from ..salvage.stored import kind_and_payload
 from .program import FOUND, Failure, command, json_option, print_json, telling_how_many
 from .output import Output, progress
-from .words import DISK_SIZE, DURATION, FOLDER, NEW_FOLDER, PRIORITY
+from .words import DISK_SIZE, DURABILITY, DURATION, FOLDER, NEW_FOLDER, PRIORITY
 
 __all__ = ["get", "open_or_wait", "put"]
 
@@ -33,8 +33,6 @@ _LINES_AT_ONCE: Final = 4096
 _LEASED_AT_ONCE: Final = 256
 _LEASE_S: Final = 7 * 86400.0
 """Nobody else can take what this process has leased, so its leases need no short end."""
-
-DURABILITY = click.Choice([each.name.lower() for each in Durability])
 
 
 def open_or_wait(folder: Path, wait: bool, **options: Any) -> HybridQueue:
@@ -61,14 +59,14 @@ def open_or_wait(folder: Path, wait: bool, **options: Any) -> HybridQueue:
 @click.option("--wait", is_flag=True, help="If another process has the queue, wait until it lets go.")
 @json_option
 def put(
-    folder: Path, files: tuple[Path, ...], raw: bool, priority: int, ttl: float | None, delay: float | None, batch: int | None, durability: str, max_disk: int, wait: bool, as_json: bool
+    folder: Path, files: tuple[Path, ...], raw: bool, priority: int, ttl: float | None, delay: float | None, batch: int | None, durability: Durability, max_disk: int, wait: bool, as_json: bool
 ) -> None:
     """Put items into a queue: each line of stdin, or of FILES.
 
     An item is the bytes of its line without the newline. The queue is made if it is not there.
     """
     n = 0
-    with open_or_wait(folder, wait, create=True, serializer="raw", durability=Durability[durability.upper()], max_disk_size=max_disk, memory_size=1) as q:
+    with open_or_wait(folder, wait, create=True, serializer="raw", durability=durability, max_disk_size=max_disk, memory_size=1) as q:
         with telling_how_many(lambda: n, folder), progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
             for items in _whole(files, bar) if raw else _lines(files, batch, bar):
                 q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)

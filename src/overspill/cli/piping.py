@@ -15,11 +15,10 @@ from typing import Any, Final
 import click
 
 from ..errors import counted
-from ..options import DISK_SIZE_MIN, Durability, MiB
+from ..options import Durability, MiB
 from ..pipe import DurablePipe, Report
-from .feeding import DURABILITY
-from .program import Failure, command, json_option
-from .words import NEW_FOLDER, SIZE, count_text, duration_text, size_text
+from .program import command, json_option
+from .words import DURABILITY, NEW_FOLDER, PIPE_DISK_SIZE, SIZE, count_text, duration_text, size_text
 
 __all__ = ["pipe"]
 
@@ -29,26 +28,24 @@ _EVERY_S: Final = 0.5
 @command(example="seq 100000 | overspill pipe --memory 64MiB --max-disk 10GiB queues/log | tail -1")
 @click.argument("folder", metavar="DIR", type=NEW_FOLDER)
 @click.option("--memory", type=SIZE, default="64MiB", show_default=True, help="How much waits in memory; the rest waits on disk only.")
-@click.option("--max-disk", type=SIZE, default="10GiB", show_default=True, help="The folder never takes more: then the producer waits.")
+@click.option("--max-disk", type=PIPE_DISK_SIZE, default="10GiB", show_default=True, help="The folder never takes more: then the producer waits.")
 @click.option("--frame", type=click.Choice(["line", "length"]), default="line", show_default=True, help="An item is a line, or four bytes of big-endian length and so many more.")
 @click.option("--ack", is_flag=True, help="An item leaves when it is written, not before: a kill loses nothing, and the consumer may get the last few again.")
 @click.option("--durability", type=DURABILITY, default="process", show_default=True, help="What an item survives from when it was read.")
 @click.option("--stop-with-consumer", is_flag=True, help="When the consumer goes away, stop reading too.")
 @click.option("--quiet", "-q", is_flag=True, help="No status line on a terminal.")
 @json_option
-def pipe(folder: Path, memory: int, max_disk: int, frame: str, ack: bool, durability: str, stop_with_consumer: bool, quiet: bool, as_json: bool) -> None:
+def pipe(folder: Path, memory: int, max_disk: int, frame: str, ack: bool, durability: Durability, stop_with_consumer: bool, quiet: bool, as_json: bool) -> None:
     """A durable pipe: stdin to stdout through a queue.
 
     As in `producer | overspill pipe DIR | consumer`. The producer is read on when the consumer is slow; when it has gone, everything is
     kept to the producer's end. The next run begins with what was kept, after a kill too. --json prints a summary on stderr.
     """
-    if max_disk < 2 * DISK_SIZE_MIN:
-        raise Failure(f"--max-disk must be at least {size_text(2 * DISK_SIZE_MIN)}")
     for fd in (0, 1):
         with suppress(OSError):  # not a pipe, or more than this user may have
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, MiB)
     carrying = DurablePipe(
-        folder, frame=frame, memory=memory, max_disk=max_disk, ack=ack, durability=Durability[durability.upper()], stop_with_consumer=stop_with_consumer,
+        folder, frame=frame, memory=memory, max_disk=max_disk, ack=ack, durability=durability, stop_with_consumer=stop_with_consumer,
     )  # fmt: skip
     ended_by = 0
 

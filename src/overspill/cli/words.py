@@ -13,14 +13,15 @@ import click
 
 from ..errors import InvalidOption
 from ..item import Priority
-from ..options import DISK_SIZE_MIN, parse_duration, parse_size, validate_name
+from ..options import DISK_SIZE_MIN, Durability, parse_duration, parse_size, validate_name
 
-__all__ = ["DISK_SIZE", "DURATION", "FOLDER", "NEW_FOLDER", "PRIORITY", "SIZE", "count_text", "duration_text", "size_text"]
+__all__ = ["DISK_SIZE", "DURABILITY", "DURATION", "FOLDER", "NEW_FOLDER", "PIPE_DISK_SIZE", "PRIORITY", "SIZE", "count_text", "duration_text", "size_text"]
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
+    Choice = click.Choice[str]
 else:
-    ParamType = click.ParamType  # which older versions of click have without a type of its own
+    ParamType, Choice = click.ParamType, click.Choice  # which older versions of click have without a type of its own
 
 _SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -69,6 +70,16 @@ class _Priority(ParamType):
         return [CompletionItem(name.lower()) for name in Priority.__members__ if name.lower().startswith(incomplete.lower())]
 
 
+class _Durability(Choice):
+    """By name; gives the member."""
+
+    def __init__(self) -> None:
+        super().__init__([each.name.lower() for each in Durability])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, Durability) else Durability[super().convert(value, param, ctx).upper()]
+
+
 class _Folder(click.Path):
     """A queue's folder, `<disk_path>/<name>`, as an absolute path."""
 
@@ -93,6 +104,9 @@ class _Folder(click.Path):
 
 SIZE: Final = _Size()
 DISK_SIZE: Final = _Size(DISK_SIZE_MIN)
+PIPE_DISK_SIZE: Final = _Size(2 * DISK_SIZE_MIN)
+"""A pipe keeps a part of it free."""
+DURABILITY: Final = _Durability()
 DURATION: Final = _Duration()
 PRIORITY: Final = _Priority()
 FOLDER: Final = _Folder(must_exist=True)
