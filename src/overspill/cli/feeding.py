@@ -67,7 +67,7 @@ def put(
     """
     n = 0
     with open_or_wait(folder, wait, create=True, serializer="raw", durability=durability, max_disk_size=max_disk, memory_size=1) as q:
-        with telling_how_many(lambda: n, folder), progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
+        with telling_how_many(q, folder), progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
             for items in _whole(files, bar) if raw else _lines(files, batch, bar):
                 q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)
                 n += len(items)

@@ -86,11 +86,10 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
     if resume and file is None:
         raise Failure("--resume needs FILE: it is read twice")
     source: IO[bytes] = sys.stdin.buffer if file is None else open(file, "rb")
-    put = read = 0
+    read = 0
 
     def step(n: int) -> None:
-        nonlocal put, read
-        put += n
+        nonlocal read
         if file is not None:  # whose end is known: told by how much of it has been read
             n, read = source.tell() - read, source.tell()
         bar(n)
@@ -98,7 +97,7 @@ def import_(folder: Path, file: Path | None, resume: bool, max_disk: int, as_jso
     with source, salvage.open_queue(folder, create=True, max_disk_size=max_disk) as q, progress(
         "import", total=lambda: file.stat().st_size if file is not None else None, unit="items" if file is None else "bytes"
     ) as bar:  # fmt: skip
-        with telling_how_many(lambda: put, folder, to_go_on="with --resume the next import goes on behind them" if file is not None else ""):
+        with telling_how_many(q, folder, to_go_on="with --resume the next import goes on behind them" if file is not None else ""):
             n, passed = salvage.import_lines(q, source, resume=resume, on_step=step)
     if as_json:
         print_json({"imported": n, "passed_over": passed})

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from ..errors import QueueError, counted
+from ..hybrid import HybridQueue
 
 __all__ = ["FOUND", "INTERRUPTED", "MISUSE", "Failure", "Program", "command", "epilog", "json_option", "main", "print_json", "require_extra", "telling_how_many"]
 
@@ -161,16 +162,20 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def telling_how_many(put: Callable[[], int], folder: Path, *, to_go_on: str = "") -> Iterator[None]:
-    """What ends a command that puts items into a queue, Ctrl-C or an error, says how many were in by then, and how to go on behind them if there is a way."""
+def telling_how_many(q: HybridQueue, folder: Path, *, to_go_on: str = "") -> Iterator[None]:
+    """What ends a command that puts items into a queue, Ctrl-C or an error, says how many were in by then, and how to go on behind them if there is a way.
+
+    The queue is asked: between a batch that is in and a count of our own there is room for a signal.
+    """
+    before = q.stats().enqueued
     try:
         yield
     except KeyboardInterrupt as stopped:
-        n = put()
+        n = q.stats().enqueued - before
         stopped.add_note(f"{counted(n, 'item')} put into {folder}" + (f": {to_go_on}" if n and to_go_on else ""))
         raise
     except QueueError as error:
-        if n := put():
+        if n := q.stats().enqueued - before:
             error.args = (f"after {counted(n, 'item')}, put before: {error.message}",)
         raise
 
