@@ -79,7 +79,7 @@ cdef PyThread_type_lock registry = PyThread_allocate_lock()
 cdef Pages **mapped = NULL           # of every mapping that is open for appending
 cdef Py_ssize_t mapped_n = 0, mapped_room = 0
 cdef uint64_t pages_thread = 0       # counts the calls of `back_pages`: the last one is the one that works
-cdef bint pages_idle = False         # it sleeps, or is about to
+cdef bint pages_idle = False         # it sleeps, or is going to look at all tails once more before it does
 cdef sem_t pages_wanted
 sem_init(&pages_wanted, 0, 0)
 
@@ -92,9 +92,11 @@ def back_pages():
     me = pages_thread
     with nogil:
         while pages_thread == me:
-            if not back_one_step():
-                pages_idle = True
-                sem_wait(&pages_wanted)
+            pages_idle = True                       # before it looks: who asks while it does is heard
+            while pages_thread == me and back_one_step():
+                pass
+            sem_wait(&pages_wanted)
+        sem_post(&pages_wanted)                     # what woke this one may have been meant for the one in its place
 
 
 def stop_back_pages():
