@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 import pytest
 from conftest import Place, drained
@@ -178,3 +179,51 @@ def test_a_removal_passes_over_what_goes_with_its_file_meanwhile(tiny_place: Pla
 
     assert q.remove_where(drains) == 0
     assert len(q) == 0
+
+
+def test_what_was_made_ready_for_more_goes_with_the_last_item(tiny_place: Place) -> None:
+    q = tiny_place.open()
+
+    def put_and_make_ready() -> None:
+        q.enqueue("in the smallest segment")
+        q.flush_to_disk()
+        q._poke()
+        q._work()
+        assert q._log.next is not None
+
+    put_and_make_ready()
+    assert q.dequeue() == "in the smallest segment"
+    q.sync()
+    q.cleanup()
+    put_and_make_ready()
+    assert q.dequeue() == "in the smallest segment"
+    q.sync()
+    assert q.cleanup() > 0
+    assert taken(tiny_place, q) <= q.stats().disk_bytes <= SMALL
+    put_and_make_ready()
+    assert q.cleanup() == 0, "there is something in the segment before it"
+
+
+@pytest.mark.parametrize("pump", ["waited", "comes"])
+def test_a_pump_beside_a_cleanup_makes_nothing_ready_that_nobody_will_need(tiny_place: Place, monkeypatch: pytest.MonkeyPatch, pump: str) -> None:
+    """It was about to make the segment after the one that is left, and had to wait for that; or it looks just then."""
+    q = tiny_place.open()
+    q.enqueue_batch([bytes(64 * KiB)] * 16)
+    q.dequeue_batch(16)
+    q.sync()
+    log = q._log
+    old, leave = log.active, log.leave
+
+    def beside(base_sequence: int) -> Any:
+        fresh = leave(base_sequence)
+        if pump == "waited":
+            log.prepare_next(after=old)
+        else:
+            q._stay_ahead()
+        return fresh
+
+    q._poke()
+    monkeypatch.setattr(log, "leave", beside)
+    assert q.cleanup() > 0
+    assert log.active is not old
+    assert taken(tiny_place, q) <= q.stats().disk_bytes <= SMALL

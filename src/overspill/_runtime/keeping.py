@@ -149,7 +149,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
         assert self._log is not None
         active = self._log.active
         if active is not None and self._state == "open" and self._poke_at == NEVER:
-            self._log.prepare_next()
+            self._log.prepare_next(after=active)
 
     def _seal(self, now: float, due: list[float]) -> None:
         """Seal what was rolled a while ago; what has been consumed by then never needs to be."""
@@ -361,7 +361,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             self._expire_cold()
             self._leave_active(0)
             self._log.retire_emptied()
-            self._log.drop_spares()
+            self._give_back_prepared()
         return 0 if self._log is None else max(0, before - self._log.used_bytes)
 
     def compact(self) -> int:
@@ -396,11 +396,24 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             self._refuse(taking=True)
             if log.is_worth_leaving(share):
                 old = log.active
+                self._poke_at = 0  # the pump, too, may have been about to make ready what follows: in a folder that was asked to be small the next hot enqueue asks for that
                 try:
                     segment = log.leave(self._next_sequence)
                 except NoRoom:
                     return  # it needs some 32 KiB for a while
                 self._go_on_in(segment, old)
+
+    def _give_back_prepared(self) -> None:
+        """What was made ready for more goes too, unless something is in the segment that comes before it."""
+        log = self._log
+        assert log is not None
+        with self._tail:
+            self._refuse(taking=True)
+            if log.active is not None and log.active.map.live:
+                log.drop_spares()
+                return
+            self._poke_at = 0
+            log.drop_prepared()
 
     def _compact_step(self, share: float = _LEFT_AT_MOST, leave_alone: Callable[[Segment], bool] | None = None) -> bool:
         """Merge one group of adjacent, mostly settled segments; False if there is none, or no room to do it in."""

@@ -219,12 +219,7 @@ class Log:
         """
         self.refuse_if_broken()
         with self._preparing:
-            with self._structure:
-                unfit, self.next = self.next, None
-                self._planned = min(FIRST_SEGMENT, self._largest)
-            if unfit is not None:
-                self.discard(unfit)
-            self.drop_spares()
+            self.drop_prepared()
             fresh, number = self._prepare(SMALLEST_SEGMENT), self.next_number
             self._put_to_use(fresh, number, base_sequence, self.active.map.tail if self.active is not None else 0)
             try:
@@ -324,10 +319,10 @@ class Log:
             self._planned = min(self._largest, size * GROWTH)
         return segment
 
-    def prepare_next(self) -> bool:
-        """Have the next segment ready before the active one is full. False if there is no room for it now."""
+    def prepare_next(self, after: Segment | None = None) -> bool:
+        """Have the next segment ready before the active one is full. False if there is no room for it now. Nothing to do if it is not `after` that is active any more."""
         with self._preparing:
-            if self.next is not None or self.broken is not None or self._spares:
+            if (after is not None and after is not self.active) or self.next is not None or self.broken is not None or self._spares:
                 return True
             if self.free_bytes < 2 * self._planned:
                 return False
@@ -354,6 +349,16 @@ class Log:
         segment.retire()
         with self._structure:
             self.used_bytes -= segment.allocated
+
+    def drop_prepared(self) -> None:
+        """Give back what was made ready for more than there is, and begin small again. The caller holds the tail."""
+        with self._preparing:
+            with self._structure:
+                unfit, self.next = self.next, None
+                self._planned = min(FIRST_SEGMENT, self._largest)
+            if unfit is not None:
+                self.discard(unfit)
+            self.drop_spares()
 
     def drop_spares(self) -> None:
         while self._spares:
