@@ -14,7 +14,8 @@ import pytest
 
 from overspill import HybridQueue, KiB, MiB
 from overspill._core.segmap import SegmentMap, back_pages, stop_back_pages
-from overspill._runtime.pump import the_pump
+from overspill._runtime import pump
+from overspill._runtime.pump import Pump, the_pump
 from overspill._store import layout
 
 NAME = "overspill-pages"
@@ -40,6 +41,11 @@ def ahead(q: HybridQueue) -> bool:
     return map.populated == map.file_size or map.populated > map.tail + 4 * MiB
 
 
+def state(q: HybridQueue) -> str:
+    map = q._log.active.map
+    return f"pages to {map.populated:,}, tail {map.tail:,}, end {map.file_size:,}; threads {pages_threads()}, the pump's {the_pump()._pages}"
+
+
 def fill(q: HybridQueue, n: int = 30) -> None:
     """So much that the active segment is a large one."""
     for _ in range(n):
@@ -51,13 +57,13 @@ def test_many_queues_share_one_thread_and_each_has_pages_ahead(tmp_path: Path) -
     for q in queues:
         fill(q)
     for q in queues:
-        until(lambda q=q: ahead(q))
+        until(lambda q=q: ahead(q), why=lambda q=q: state(q))
     assert len(pages_threads()) == 1
     for q in queues[:3]:
         q.close()
     for q in queues[3:]:
         fill(q, 3)
-        until(lambda q=q: ahead(q))
+        until(lambda q=q: ahead(q), why=lambda q=q: state(q))
     assert len(pages_threads()) == 1
     for q in queues[3:]:
         assert sum(1 for _ in q) == 3300
@@ -96,12 +102,32 @@ def test_of_several_that_were_started_the_last_one_works_whoever_is_woken(tmp_pa
     try:
         fill(q, 3)
         until(lambda: map.populated >= 8 * MiB)
-        until(lambda: sum(thread.is_alive() for thread in threads) <= 1)
     finally:
         q.close()
         end_all(threads)
         map.detach()
         os.close(fd)
+
+
+def test_a_close_that_is_interrupted_where_it_ends_the_thread_leaves_none_that_is_taken_to_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Pump()
+    monkeypatch.setattr(pump, "_pump", alone)
+
+    def stop_and_be_interrupted() -> None:
+        stop_back_pages()
+        raise KeyboardInterrupt
+
+    q = HybridQueue("q", tmp_path, memory_size=1)
+    fill(q, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(pump, "stop_back_pages", stop_and_be_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            alone.forget(q)
+    alone.register(q)
+    fill(q)
+    until(lambda: ahead(q), why=lambda: state(q))
+    q.close()
+    the_pump()._pages = None
 
 
 # --- fork

@@ -418,7 +418,11 @@ cdef class SegmentMap:
         """Have the pages below file offset `upto` backed now. Drops the GIL."""
         cdef Pages *pages = &self.pages
         cdef int stepped = 1
-        if self.body == NULL or upto <= pages.populated:
+        if self.body == NULL:
+            return
+        if pages.ahead:
+            ask_for_pages()     # a segment begins here: what comes after this is to be there in time
+        if upto <= pages.populated:
             return
         pages.wanted = True
         with nogil:

@@ -52,8 +52,8 @@ class Pump:
             self._soon.pop(id(queue), None)
             self._condition.notify_all()
             if not self._queues and self._pages is not None:
+                self._pages = None  # first: interrupted in between, it leaves one that works for nobody, and not none that is taken to work
                 stop_back_pages()
-                self._pages = None
             while self._working_on == id(queue) and self._thread is not threading.current_thread():
                 self._condition.wait()
 
