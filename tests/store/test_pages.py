@@ -110,7 +110,7 @@ def test_of_several_that_were_started_the_last_one_works_whoever_is_woken(tmp_pa
 
 
 def test_a_close_that_is_interrupted_where_it_ends_the_thread_leaves_none_that_is_taken_to_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = Pump()
+    usual, alone = the_pump(), Pump()
     monkeypatch.setattr(pump, "_pump", alone)
 
     def stop_and_be_interrupted() -> None:
@@ -127,7 +127,7 @@ def test_a_close_that_is_interrupted_where_it_ends_the_thread_leaves_none_that_i
     fill(q)
     until(lambda: ahead(q), why=lambda: state(q))
     q.close()
-    the_pump()._pages = None
+    usual._pages = None  # its thread, if another test left it a queue, gave way to this one's
 
 
 # --- fork
