@@ -400,7 +400,8 @@ cdef class SegmentMap:
         if pages.ahead:
             ask_for_pages()
         if upto <= pages.populated:
-            pages.calm_upto = pages.populated
+            # Ask again soon and not only where the pages end: the thread may have done its work between these two lines, and says so once.
+            pages.calm_upto = min(pages.populated, upto + STEP)
             return True
         if not PyThread_acquire_lock(pages.lock, NOWAIT_LOCK):
             pages.wanted = True
