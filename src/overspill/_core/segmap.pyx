@@ -155,6 +155,12 @@ cdef void ask_for_pages() noexcept nogil:
         sem_post(&pages_wanted)
 
 
+cdef inline void be_calm(Pages *pages, uint64_t upto) noexcept nogil:
+    """A caller has seen to the pages below `upto`, and asked. It asks again one step from there and not only where the pages end: the thread may have done its work between
+    the asking and this, and its own limit, nearer than the end, would be gone."""
+    pages.calm_upto = min(pages.populated, upto + STEP)
+
+
 cdef int enter(Pages *pages) except -1:
     global mapped, mapped_n, mapped_room
     cdef Pages **grown
@@ -400,8 +406,7 @@ cdef class SegmentMap:
         if pages.ahead:
             ask_for_pages()
         if upto <= pages.populated:
-            # Ask again soon and not only where the pages end: the thread may have done its work between these two lines, and says so once.
-            pages.calm_upto = min(pages.populated, upto + STEP)
+            be_calm(pages, upto)
             return True
         if not PyThread_acquire_lock(pages.lock, NOWAIT_LOCK):
             pages.wanted = True
@@ -411,7 +416,7 @@ cdef class SegmentMap:
                 return False
         while pages.populated < upto and stepped == 1:
             stepped = back_step(pages)
-        pages.calm_upto = pages.populated
+        be_calm(pages, upto)
         PyThread_release_lock(pages.lock)
         return pages.populated >= upto
 
@@ -431,7 +436,7 @@ cdef class SegmentMap:
             pages.wanted = False
             while pages.populated < upto and stepped == 1:
                 stepped = back_step(pages)
-            pages.calm_upto = pages.populated
+            be_calm(pages, upto)
             PyThread_release_lock(pages.lock)
         if stepped < 0:
             PyErr_SetFromErrno(OSError)
