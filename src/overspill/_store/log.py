@@ -283,14 +283,11 @@ class Log:
                 except NoRoom as no_room:
                     shortage = no_room  # of the device: a smaller one may still fit
         # The room may be in the segment that was prepared too small, or in the active one when all of it is settled.
-        with self._structure:
-            unfit, self.next = self.next, None
-        if unfit is not None:
-            self.discard(unfit)
+        dropped = self._drop_next()
         if (least > self.free_bytes or shortage is not None) and self.active is not None and self.active.map.live == 0:
             self.finish_moves()
             self.retire(self.active)
-        elif unfit is None and shortage is not None:
+        elif not dropped and shortage is not None:
             raise shortage
         return self._prepare(least)
 
@@ -353,12 +350,17 @@ class Log:
     def drop_prepared(self) -> None:
         """Give back what was made ready for more than there is, and begin small again. The caller holds the tail."""
         with self._preparing:
-            with self._structure:
-                unfit, self.next = self.next, None
-                self._planned = min(FIRST_SEGMENT, self._largest)
-            if unfit is not None:
-                self.discard(unfit)
+            self._drop_next()
+            self._planned = min(FIRST_SEGMENT, self._largest)
             self.drop_spares()
+
+    def _drop_next(self) -> bool:
+        """Whether there was a segment that was made ready."""
+        with self._structure:
+            unfit, self.next = self.next, None
+        if unfit is not None:
+            self.discard(unfit)
+        return unfit is not None
 
     def drop_spares(self) -> None:
         while self._spares:
@@ -634,9 +636,7 @@ class Log:
                 self.abandon()
 
     def _close_in_order(self, next_sequence: int) -> None:
-        if self.next is not None:
-            self.discard(self.next)
-            self.next = None
+        self._drop_next()
         self.drop_spares()
         self.finish_moves()
         if self.active is not None and self.active.map.live == 0 and self.active.map.tail >= 2 * SMALLEST_SEGMENT:
