@@ -193,6 +193,17 @@ def test_interrupted_put_says_how_much_is_in(tmp_path: Path, started: Any) -> No
         assert list(q) == [b"whole"]
 
 
+def test_put_interrupted_right_behind_a_batch_counts_it(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = HybridQueue.enqueue_batch
+
+    def put_and_be_interrupted(self: HybridQueue, *args: Any, **options: Any) -> None:
+        put(self, *args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HybridQueue, "enqueue_batch", put_and_be_interrupted)
+    assert "2 items put into" in run("put", tmp_path / "q", stdin=b"one\ntwo\n", code=130).output
+
+
 def test_waiting_get_gets_a_delayed_item_when_it_is_due(run: Run, tmp_path: Path) -> None:
     run("put", tmp_path / "q", "--delay", "300ms", stdin=b"later")
     assert run("get", tmp_path / "q", "--wait", "--count", 1).stdout_bytes == b"later\n"

@@ -65,12 +65,11 @@ def put(
 
     An item is the bytes of its line without the newline. The queue is made if it is not there.
     """
-    n = 0
     with open_or_wait(folder, wait, create=True, serializer="raw", durability=durability, max_disk_size=max_disk, memory_size=1) as q:
-        with telling_how_many(q, folder), progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
+        with telling_how_many(q, folder) as put_so_far, progress("put", total=lambda: _size_of(files), unit="bytes") as bar:
             for items in _whole(files, bar) if raw else _lines(files, batch, bar):
                 q.enqueue_batch(items, priority=priority, ttl=ttl, delay=delay)
-                n += len(items)
+        n = put_so_far()
     if as_json:
         print_json({"put": n})
     elif sys.stderr.isatty():

@@ -162,20 +162,24 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def telling_how_many(q: HybridQueue, folder: Path, *, to_go_on: str = "") -> Iterator[None]:
+def telling_how_many(q: HybridQueue, folder: Path, *, to_go_on: str = "") -> Iterator[Callable[[], int]]:
     """What ends a command that puts items into a queue, Ctrl-C or an error, says how many were in by then, and how to go on behind them if there is a way.
 
-    The queue is asked: between a batch that is in and a count of our own there is room for a signal.
+    Gives what tells how many. The queue is asked: between a batch that is in and a count of our own there is room for a signal.
     """
     before = q.stats().enqueued
+
+    def put() -> int:
+        return q.stats().enqueued - before
+
     try:
-        yield
+        yield put
     except KeyboardInterrupt as stopped:
-        n = q.stats().enqueued - before
+        n = put()
         stopped.add_note(f"{counted(n, 'item')} put into {folder}" + (f": {to_go_on}" if n and to_go_on else ""))
         raise
     except QueueError as error:
-        if n := q.stats().enqueued - before:
+        if n := put():
             error.args = (f"after {counted(n, 'item')}, put before: {error.message}",)
         raise
 
