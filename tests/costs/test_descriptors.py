@@ -5,7 +5,9 @@ Counted are the descriptors of this process that lie under the test's folder; th
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,60 @@ def test_a_stream_has_two_files_open_whether_it_has_overflowed_or_not(tmp_path: 
     for stream in streams:
         stream.close()
     assert open_files(tmp_path) == []
+
+
+RUN_OUT = """
+    import os, resource, sys
+    from overspill import *
+
+    def out_of_files(do):
+        held = []
+        try:
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        try:
+            do()
+        except (OSError, QueueBroken) as error:
+            return type(error), getattr(error, "errno", None)
+        finally:
+            for fd in held:
+                os.close(fd)
+
+    def fill(n):
+        while True:
+            q.enqueue(b"%d " % (n[0] + 1) + bytes(20_000))
+            n[0] += 1
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with HybridQueue("q", sys.argv[1], memory_size=1) as q:
+        n = [-1]
+        for _ in range(400):
+            n[0] += 1
+            q.enqueue(b"%d " % n[0] + bytes(20_000))
+    q = HybridQueue("q", sys.argv[1], memory_size=1)
+    for look in (q.peek, q.dequeue, lambda: next(iter(q))):
+        assert out_of_files(look) == (OSError, 24), look
+    assert int(q.dequeue().split()[0]) == 0 and len(q) == 399, "what could not be read stays where it is"
+    broken, _ = out_of_files(lambda: fill(n))
+    assert broken is QueueBroken
+    try:
+        q.enqueue(b"more")
+    except QueueBroken:
+        pass
+    else:
+        raise AssertionError("it goes on")
+    try:
+        q.close()
+    except QueueBroken:
+        pass
+    with HybridQueue("q", sys.argv[1]) as q:
+        assert [int(item.split()[0]) for item in q] == list(range(1, n[0] + 1)), "what was acknowledged is there"
+    print("fine")
+"""
+
+
+def test_where_files_run_out_a_spilled_item_comes_later_and_what_was_put_is_there_when_the_queue_is_opened_again(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(RUN_OUT), str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and done.stdout == "fine\n", f"exit {done.returncode}\n{done.stdout}\n{done.stderr[-3000:]}"
