@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import Place, drained
 from faults import faulty
 
 from overspill import Durability, HybridQueue, KiB, MiB
+from overspill._runtime.parts import NEVER
 
 SMALL = 48 * KiB
 """An empty queue's folder takes no more: one small segment, which remembers the sequence number, and the folder itself."""
@@ -204,6 +206,20 @@ def test_what_was_made_ready_for_more_goes_with_the_last_item(tiny_place: Place)
     assert q.cleanup() == 0, "there is something in the segment before it"
 
 
+class Contended:
+    """A lock that says when somebody comes to it."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock, self.come = lock, threading.Event()
+
+    def __enter__(self) -> None:
+        self.come.set()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
 @pytest.mark.parametrize("pump", ["waited", "comes"])
 def test_a_pump_beside_a_cleanup_makes_nothing_ready_that_nobody_will_need(tiny_place: Place, monkeypatch: pytest.MonkeyPatch, pump: str) -> None:
     """It was about to make the segment after the one that is left, and had to wait for that; or it looks just then."""
@@ -212,14 +228,23 @@ def test_a_pump_beside_a_cleanup_makes_nothing_ready_that_nobody_will_need(tiny_
     q.dequeue_batch(16)
     q.sync()
     log = q._log
-    old, leave = log.active, log.leave
+    old, leave, preparing = log.active, log.leave, log._preparing
 
     def beside(base_sequence: int) -> Any:
-        fresh = leave(base_sequence)
-        if pump == "waited":
-            log.prepare_next(after=old)
-        else:
+        if pump == "comes":
+            fresh = leave(base_sequence)
             q._stay_ahead()
+            return fresh
+        contended = Contended(preparing)
+        pumping = threading.Thread(target=q._stay_ahead)
+        with preparing:
+            asked, q._poke_at = q._poke_at, NEVER  # it looked before the cleanup said that nothing is needed
+            monkeypatch.setattr(log, "_preparing", contended)
+            pumping.start()
+            assert contended.come.wait(60)
+            q._poke_at = asked
+            fresh = leave(base_sequence)
+        pumping.join()
         return fresh
 
     q._poke()

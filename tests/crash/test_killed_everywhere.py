@@ -103,6 +103,10 @@ def cut_at_pages(step: Callable[[str], None]) -> type[StepDisk]:
     return Paged
 
 
+NESTED_EVERY = 16
+"""Of so many places at which the default run kills, it kills the recovery behind one."""
+
+
 class Judge:
     """Opens what a kill would leave, now, and sees whether it is what the book says."""
 
@@ -218,10 +222,10 @@ def judge_everywhere(base: Path, name: str, durability: Durability, *, plain: bo
     ("name", "durability", "plain"), [("story", durability, plain) for durability in (Durability.PROCESS, Durability.POWER) for plain in (False, True)] + [("gives_back", Durability.POWER, False)],
 )
 def test_killed_at_every_call_and_at_calls_of_the_recovery(name: str, fast_path: Path, seed: int, durability: Durability, plain: bool) -> None:
-    turns = itertools.count(random.Random(seed).randrange(25))
-    judge = judge_everywhere(fast_path, name, durability, plain=plain, nested=lambda: next(turns) % 25 == 0)
+    turns = itertools.count(random.Random(seed).randrange(NESTED_EVERY))
+    judge = judge_everywhere(fast_path, name, durability, plain=plain, nested=lambda: next(turns) % NESTED_EVERY == 0)
     print(judge.kills, "kills,", judge.kills_in_recovery, "more in their recoveries")
-    assert judge.kills > 100 and judge.kills_in_recovery > 0
+    assert judge.kills > 100 and judge.kills_in_recovery > 10
 
 
 @pytest.mark.battery

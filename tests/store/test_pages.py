@@ -27,11 +27,7 @@ def pages_threads() -> list[threading.Thread]:
 
 def end_all(threads: list[threading.Thread]) -> None:
     """Whatever backs pages in this process ends; for queues that other tests have left open, the pump begins anew."""
-    for _ in range(len(threads) + 2):
-        stop_back_pages()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads)
+    until(lambda: stop_back_pages() or not any(thread.is_alive() for thread in threads))  # one stop ends all that have begun
     the_pump()._pages = None
 
 
