@@ -220,35 +220,44 @@ class Contended:
         self.lock.release()
 
 
-@pytest.mark.parametrize("pump", ["waited", "comes"])
-def test_a_pump_beside_a_cleanup_makes_nothing_ready_that_nobody_will_need(tiny_place: Place, monkeypatch: pytest.MonkeyPatch, pump: str) -> None:
-    """It was about to make the segment after the one that is left, and had to wait for that; or it looks just then."""
+@pytest.mark.parametrize("small", [False, True], ids=["in a large segment", "in the smallest"])
+@pytest.mark.parametrize("pump", ["waits", "comes"])
+def test_a_pump_beside_a_cleanup_makes_nothing_ready_that_nobody_will_need(tiny_place: Place, monkeypatch: pytest.MonkeyPatch, pump: str, small: bool) -> None:
+    """It was about to make the segment after the one that is left, and had to wait until that is done; or it looks just then."""
     q = tiny_place.open()
     q.enqueue_batch([bytes(64 * KiB)] * 16)
     q.dequeue_batch(16)
     q.sync()
+    if small:
+        q.cleanup()
+        q.enqueue("one more")
+        q.flush_to_disk()
+        q.dequeue()
+        q.sync()
+        q._log.prepare_next()
     log = q._log
-    old, leave, preparing = log.active, log.leave, log._preparing
+    old, drop, preparing = log.active, log.drop_prepared, log._preparing
+    pumps: list[threading.Thread] = []
 
-    def beside(base_sequence: int) -> Any:
+    def beside() -> None:
         if pump == "comes":
-            fresh = leave(base_sequence)
+            drop()
             q._stay_ahead()
-            return fresh
-        contended = Contended(preparing)
-        pumping = threading.Thread(target=q._stay_ahead)
+            return
         with preparing:
-            asked, q._poke_at = q._poke_at, NEVER  # it looked before the cleanup said that nothing is needed
+            asked, q._poke_at = q._poke_at, NEVER  # a look before the cleanup said that nothing is needed would find this
+            contended = Contended(preparing)
             monkeypatch.setattr(log, "_preparing", contended)
-            pumping.start()
+            pumps.append(threading.Thread(target=q._stay_ahead))
+            pumps[-1].start()
             assert contended.come.wait(60)
             q._poke_at = asked
-            fresh = leave(base_sequence)
-        pumping.join()
-        return fresh
+            drop()
 
     q._poke()
-    monkeypatch.setattr(log, "leave", beside)
+    monkeypatch.setattr(log, "drop_prepared", beside)
     assert q.cleanup() > 0
-    assert log.active is not old
+    for each in pumps:
+        each.join()
+    assert (log.active is old) == small
     assert taken(tiny_place, q) <= q.stats().disk_bytes <= SMALL

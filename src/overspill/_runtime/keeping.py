@@ -147,9 +147,8 @@ class Keeping(Spilling, Batching, Leasing, Looking):
     def _stay_ahead(self) -> None:
         """Have the next segment ready before this one is full."""
         assert self._log is not None
-        active = self._log.active
-        if active is not None and self._state == "open" and self._poke_at == NEVER:
-            self._log.prepare_next(after=active)
+        if self._log.active is not None and self._state == "open":
+            self._log.prepare_next(lambda: self._poke_at == NEVER)
 
     def _seal(self, now: float, due: list[float]) -> None:
         """Seal what was rolled a while ago; what has been consumed by then never needs to be."""
@@ -396,7 +395,6 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             self._refuse(taking=True)
             if log.is_worth_leaving(share):
                 old = log.active
-                self._poke_at = 0  # the pump, too, may have been about to make ready what follows: in a folder that was asked to be small the next hot enqueue asks for that
                 try:
                     segment = log.leave(self._next_sequence)
                 except NoRoom:
@@ -412,7 +410,7 @@ class Keeping(Spilling, Batching, Leasing, Looking):
             if log.active is not None and log.active.map.live:
                 log.drop_spares()
                 return
-            self._poke_at = 0
+            self._poke_at = 0  # the next hot enqueue has it made ready again; a pump that was about to make it does not
             log.drop_prepared()
 
     def _compact_step(self, share: float = _LEFT_AT_MOST, leave_alone: Callable[[Segment], bool] | None = None) -> bool:

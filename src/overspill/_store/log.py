@@ -316,10 +316,10 @@ class Log:
             self._planned = min(self._largest, size * GROWTH)
         return segment
 
-    def prepare_next(self, after: Segment | None = None) -> bool:
-        """Have the next segment ready before the active one is full. False if there is no room for it now. Nothing to do if it is not `after` that is active any more."""
+    def prepare_next(self, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Have the next segment ready before the active one is full. False if there is no room for it now. Whether it is `wanted` is asked once nobody else prepares or drops one."""
         with self._preparing:
-            if (after is not None and after is not self.active) or self.next is not None or self.broken is not None or self._spares:
+            if not wanted() or self.next is not None or self.broken is not None or self._spares:
                 return True
             if self.free_bytes < 2 * self._planned:
                 return False
